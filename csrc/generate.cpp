@@ -1,0 +1,254 @@
+#include "generate.h"
+
+#include <random>
+#include <utility>
+
+#include "completion_text.h"
+#include "errors.h"
+#include "logprob.h"
+#include "passes.h"
+
+namespace specrag {
+namespace {
+
+// One prompt on its way through the stages.
+class Slot {
+public:
+    Slot(std::size_t prompt, SequenceId sequence, std::size_t n_prompt_tokens, const Model& model,
+         const GenerateOptions& options, const TextCallback& on_text, Generation& result)
+        : prompt_(prompt),
+          sequence_{sequence},
+          position_(static_cast<std::int32_t>(n_prompt_tokens)),
+          model_(model),
+          options_(options),
+          on_text_(on_text),
+          result_(result),
+          random_(options.seed + prompt) {
+        begin_stage();
+    }
+
+    bool active() const { return active_; }
+    const std::vector<SequenceId>& sequences() const { return sequence_; }
+    const std::vector<Token>& pending() const { return pending_; }
+    std::int32_t position() const { return position_; }
+
+    // The pending tokens have been computed.
+    void advance() { position_ += static_cast<std::int32_t>(pending_.size()); }
+
+    // Takes the next token from the logits behind the last computed token. `context` is told when
+    // computed tokens must be forgotten because a stop string began in them.
+    void take(const float* logits, Context& context) {
+        const std::size_t n = model_.n_vocab();
+        const TokenLogprob next =
+            options_.temperature > 0.0F
+                ? draw(logits, n, static_cast<double>(options_.temperature),
+                       std::uniform_real_distribution<double>(0.0, 1.0)(random_))
+                : greedy(logits, n);
+        if (model_.ends_generation(next.token)) {
+            end_stage(FinishReason::stop, context);
+            return;
+        }
+        Completion& completion = result_.completions.back();
+        completion.tokens.push_back(next.token);
+        completion.logprobs.push_back(next.logprob);
+        pending_ = {next.token};
+        if (text_.append(model_.piece(next.token))) {
+            end_stage(FinishReason::stop, context);
+        } else if (completion.tokens.size() >= static_cast<std::size_t>(stage().max_tokens)) {
+            end_stage(FinishReason::length, context);
+        } else {
+            emit(false);
+        }
+    }
+
+    void cancel() {
+        if (!active_) return;
+        finish_completion(FinishReason::cancelled);
+        active_ = false;
+    }
+
+private:
+    const Stage& stage() const { return options_.stages[stage_]; }
+
+    void begin_stage() {
+        text_ = CompletionText(stage().stop);
+        stage_start_ = position_;
+        result_.completions.emplace_back();
+    }
+
+    void emit(bool finished) {
+        const std::string fresh = text_.take_certain(finished);
+        if (on_text_ && !fresh.empty()) on_text_(prompt_, stage_, fresh);
+    }
+
+    void finish_completion(FinishReason reason) {
+        Completion& completion = result_.completions.back();
+        const std::size_t kept = text_.n_begun_tokens();
+        completion.tokens.resize(kept);
+        completion.logprobs.resize(kept);
+        completion.text = to_valid_utf8(text_.text());
+        completion.finish_reason = reason;
+        emit(true);
+    }
+
+    // Ends the stage; what follows continues the text exactly: tokens that belong to the stop are
+    // forgotten, and the bytes before it inside a cut token are tokenised again.
+    void end_stage(FinishReason reason, Context& context) {
+        finish_completion(reason);
+        if (stage_ + 1 == options_.stages.size()) {
+            active_ = false;
+            pending_.clear();
+            return;
+        }
+        const std::size_t whole = text_.n_whole_tokens();
+        const std::vector<Token>& tokens = result_.completions.back().tokens;
+        pending_.clear();
+        const auto computed = static_cast<std::size_t>(position_ - stage_start_);
+        if (whole < computed) {
+            position_ = stage_start_ + static_cast<std::int32_t>(whole);
+            context.forget_from(sequence_.front(), position_);
+        } else {
+            pending_.assign(tokens.begin() + static_cast<std::ptrdiff_t>(computed),
+                            tokens.begin() + static_cast<std::ptrdiff_t>(whole));
+        }
+        const auto append = [&](const std::string& text, bool control) {
+            const std::vector<Token> ids = model_.tokenize_text(text, control);
+            pending_.insert(pending_.end(), ids.begin(), ids.end());
+        };
+        append(text_.remainder(), false);
+        for (const Segment& segment : stage().then) append(segment.text, segment.control);
+        ++stage_;
+        begin_stage();
+        stage_start_ = position_ + static_cast<std::int32_t>(pending_.size());
+    }
+
+    std::size_t prompt_;
+    std::vector<SequenceId> sequence_;
+    std::int32_t position_;  // of the next token to compute
+    const Model& model_;
+    const GenerateOptions& options_;
+    const TextCallback& on_text_;
+    Generation& result_;
+    std::mt19937_64 random_;
+    std::size_t stage_ = 0;
+    std::int32_t stage_start_ = 0;  // position of the stage's first generated token
+    CompletionText text_{std::vector<std::string>()};
+    std::vector<Token> pending_;  // to be computed in the next step
+    bool active_ = true;
+};
+
+// Tokens that one prompt may add to the memory: what stages generate and what is forced between.
+std::size_t room_of(const Model& model, const GenerateOptions& options) {
+    std::size_t room = 0;
+    for (const Stage& stage : options.stages) {
+        room += static_cast<std::size_t>(stage.max_tokens) + 4;  // a cut token may be split anew
+        for (const Segment& segment : stage.then)
+            room += model.tokenize_text(segment.text, segment.control).size();
+    }
+    return room;
+}
+
+void check(const GenerateOptions& options) {
+    if (options.stages.empty()) throw ModelError("generate needs at least one stage");
+    for (std::size_t i = 0; i < options.stages.size(); ++i) {
+        const Stage& stage = options.stages[i];
+        if (stage.max_tokens < 1) throw ModelError("a stage needs max_tokens of at least 1");
+        bool forces = false;
+        for (const Segment& segment : stage.then) forces = forces || !segment.text.empty();
+        if (!forces && i + 1 < options.stages.size())
+            throw ModelError("a stage that is followed by another needs a text to force between");
+    }
+}
+
+// One step of all active slots.
+void step(Context& context, std::vector<Slot>& slots, CallControl& control, Usage& usage) {
+    Batch batch;
+    std::vector<std::pair<Slot*, std::size_t>> rows;  // slot and its output's place in the batch
+    const auto flush = [&] {
+        if (batch.size() == 0) return;
+        context.decode(batch, control, usage.decode_s);
+        usage.decoded += static_cast<std::int64_t>(batch.size());
+        for (const auto& [slot, row] : rows) {
+            slot->advance();
+            slot->take(context.logits(row), context);
+            if (!slot->active()) context.forget(slot->sequences().front());
+        }
+        batch.clear();
+        rows.clear();
+    };
+    for (Slot& slot : slots) {
+        if (!slot.active()) continue;
+        const std::vector<Token>& pending = slot.pending();
+        if (batch.size() + pending.size() > context.n_batch() ||
+            batch.n_outputs() == context.n_outputs_max())
+            flush();
+        for (std::size_t i = 0; i < pending.size(); ++i)
+            batch.add(pending[i], slot.position() + static_cast<std::int32_t>(i), slot.sequences(),
+                      i + 1 == pending.size());
+        rows.emplace_back(&slot, batch.size() - 1);
+    }
+    flush();
+}
+
+}  // namespace
+
+std::vector<Generation> generate(const Model& model, Context& context, Prefill& prefill,
+                                 const std::vector<Prompt>& prompts, const GenerateOptions& options,
+                                 const TextCallback& on_text, CallControl& control, Usage& usage) {
+    std::vector<Generation> results(prompts.size());
+    check(options);
+    std::vector<std::vector<Token>> tokens;
+    tokens.reserve(prompts.size());
+    for (const Prompt& prompt : prompts) {
+        tokens.push_back(model.tokenize(prompt).ids);
+        if (tokens.back().empty()) throw ModelError("an empty prompt cannot be continued");
+    }
+
+    bool cancelled = false;
+    for (const Pass& pass :
+         plan_passes(tokens, room_of(model, options), limits_of(model, context, prefill))) {
+        std::vector<Slot> slots;
+        slots.reserve(pass.prompts.size());
+        for (std::size_t i = 0; i < pass.prompts.size(); ++i) {
+            const std::size_t p = pass.prompts[i];
+            slots.emplace_back(p, static_cast<SequenceId>(i), tokens[p].size(), model, options,
+                               on_text, results[p]);
+        }
+        if (!cancelled) {
+            const TreeOrder order(pass.tree);
+            std::vector<char> wanted(order.size(), 0);
+            std::vector<std::vector<Slot*>> readers(order.size());
+            for (std::size_t i = 0; i < slots.size(); ++i) {
+                const std::size_t last = order.index(i, tokens[pass.prompts[i]].size() - 1);
+                wanted[last] = 1;
+                readers[last].push_back(&slots[i]);
+            }
+            try {
+                prefill.run(
+                    pass.tree, order, wanted, pass.n_prompt_tokens, control,
+                    [&](std::size_t at, const float* logits) {
+                        for (Slot* slot : readers[at]) slot->take(logits, context);
+                    },
+                    usage);
+                const auto any_active = [&] {
+                    for (const Slot& slot : slots)
+                        if (slot.active()) return true;
+                    return false;
+                };
+                while (any_active()) step(context, slots, control, usage);
+                prefill.release(slots.size());
+            } catch (const Cancelled&) {
+                prefill.invalidate();
+                cancelled = true;
+            } catch (...) {
+                prefill.invalidate();
+                throw;
+            }
+        }
+        if (cancelled)
+            for (Slot& slot : slots) slot.cancel();
+    }
+    return results;
+}
+
+}  // namespace specrag

@@ -1,0 +1,113 @@
+// Plain values that cross the border between the core and Python.
+// No llama.h and no pybind11 here: a reader learns the vocabulary from this file alone.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace specrag {
+
+using Token = std::int32_t;
+
+// A piece of a prompt. Segments are tokenised separately, so scored spans are exact.
+struct Segment {
+    std::string text;
+    bool scored = false;   // report the log-probability of each of its tokens
+    bool control = false;  // template text of ours: special tokens are parsed only here
+};
+
+using Prompt = std::vector<Segment>;
+
+// One stretch of generation. A stage ends at a stop string, at an end-of-generation token or after
+// `max_tokens`; then the tokens of `then` are forced and the next stage begins.
+struct Stage {
+    std::int32_t max_tokens = 128;
+    std::vector<std::string> stop;
+    Prompt then;
+};
+
+struct GenerateOptions {
+    std::vector<Stage> stages;
+    float temperature = 0.0F;  // 0: greedy
+    std::uint64_t seed = 0;    // used only when temperature > 0
+};
+
+enum class FinishReason { stop, length, cancelled };
+
+// What one stage produced. `logprobs` holds one natural-log probability per token, under the
+// model's own distribution (temperature 1). A token that only carries the stop is not included.
+struct Completion {
+    std::vector<Token> tokens;
+    std::vector<double> logprobs;
+    std::string text;
+    FinishReason finish_reason = FinishReason::length;
+};
+
+struct Generation {
+    std::vector<Completion> completions;  // one per stage that was begun
+};
+
+// Teacher-forced log-probabilities of one scored segment, natural logarithm, one per token.
+struct SegmentScore {
+    std::vector<Token> tokens;
+    std::vector<double> logprobs;
+};
+
+struct Score {
+    std::vector<SegmentScore> segments;  // one per scored segment, in prompt order
+};
+
+// Tokens and seconds of one call.
+struct Usage {
+    std::int64_t prefilled = 0;  // prompt tokens computed
+    std::int64_t reused = 0;     // prompt tokens another prompt or an earlier call had computed
+    std::int64_t decoded = 0;    // tokens generated or forced between stages
+    double prefill_s = 0.0;      // inside the library's decode call, for prompts
+    double decode_s = 0.0;       // inside the library's decode call, for generated tokens
+    double total_s = 0.0;        // the whole call
+};
+
+// Called with (prompt index, stage index, new text). The text is always whole UTF-8.
+using TextCallback = std::function<void(std::size_t, std::size_t, const std::string&)>;
+
+struct ModelFacts {
+    std::string path;
+    std::string architecture;
+    std::string description;
+    std::string chat_template;  // empty when the file has none
+    std::uint64_t n_params = 0;
+    std::uint64_t size_bytes = 0;
+    std::int32_t n_ctx_train = 0;
+    std::int32_t n_embd = 0;
+    std::int32_t n_layer = 0;
+    std::int32_t n_vocab = 0;
+    bool is_embedding = false;  // pooled encoder: embeds, does not generate
+};
+
+struct EngineOptions {
+    std::int32_t n_ctx = 4096;       // KV cells for all sequences together
+    std::int32_t n_batch = 512;      // tokens per decode call (also the physical batch)
+    std::int32_t n_seq_max = 64;     // sequences in flight
+    std::int32_t n_outputs_max = 128;  // logit rows kept per decode call; bounds memory
+    std::int32_t threads = 0;        // 0: the library's choice
+    std::string flash_attention = "auto";  // "auto" | "on" | "off"
+};
+
+struct EngineFacts {
+    std::int32_t n_ctx = 0;
+    std::int32_t n_batch = 0;
+    std::int32_t n_seq_max = 0;
+    std::int32_t threads = 0;
+    std::uint64_t kv_bytes = 0;  // size of the KV cache
+    std::uint64_t model_bytes = 0;
+};
+
+struct ModelOptions {
+    std::int32_t n_gpu_layers = 0;  // negative: all
+    std::int32_t main_gpu = 0;      // index among the GPU devices of the library
+    bool use_mmap = true;
+};
+
+}  // namespace specrag

@@ -1,0 +1,457 @@
+"""The native engine: one GGUF model on this machine, behind the three verbs.
+
+Law: this is the only module that imports ``_core``; every error of the core leaves here as one of
+:mod:`specrag_native.errors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from specrag_native.errors import (
+    Cancelled,
+    ConfigError,
+    ContextFullError,
+    DecodeError,
+    EngineError,
+    ModelFileError,
+)
+from specrag_native.protocol import (
+    Batch,
+    CancelFlag,
+    Completion,
+    FinishReason,
+    GenerateOptions,
+    Generation,
+    OnText,
+    Prompt,
+    Score,
+    Segment,
+    SegmentScore,
+)
+from specrag_native.types import Usage
+
+if TYPE_CHECKING:
+    from specrag_native import _core
+    from specrag_native.types import FloatArray
+
+LLAMA_CPP_PYTHON_VERSION = "0.3.36"
+"""The release whose headers the extension is compiled against; it must be the one installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Settings of one engine. Every field has a default that is sane on a laptop."""
+
+    n_ctx: int = 4096
+    """KV cells for all sequences together, tokens."""
+    n_batch: int = 512
+    """Tokens per decode call; also how soon a cancelled call stops."""
+    n_seq_max: int = 64
+    """Sequences in flight, at most 256."""
+    n_outputs_max: int = 128
+    """Rows of logits kept per decode call; bounds memory (one row is 4 bytes per vocabulary entry)."""
+    threads: int = 0
+    """CPU threads; 0: one per physical core."""
+    n_gpu_layers: int = 0
+    """Layers on a GPU; negative: all."""
+    main_gpu: int = 0
+    """Which GPU, counted from 0."""
+    flash_attention: str = "auto"
+    """``auto``, ``on`` or ``off``."""
+    use_mmap: bool = True
+    """Map the model file instead of reading it."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("n_ctx", 256, 1 << 22),
+            ("n_batch", 32, 1 << 16),
+            ("n_seq_max", 2, 256),
+            ("n_outputs_max", 1, 1 << 16),
+            ("threads", 0, 1024),
+            ("main_gpu", 0, 255),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name} must be between {low} and {high}, got {value}")
+        if self.flash_attention not in ("auto", "on", "off"):
+            raise ConfigError(
+                f"flash_attention must be auto, on or off, got {self.flash_attention!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a model file says of itself. Sizes in bytes, lengths in tokens."""
+
+    path: Path
+    architecture: str
+    description: str
+    chat_template: str
+    n_params: int
+    size_bytes: int
+    n_ctx_train: int
+    n_embd: int
+    n_layer: int
+    n_vocab: int
+    is_embedding: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What an engine holds: capacities in tokens, memory in bytes."""
+
+    n_ctx: int
+    n_batch: int
+    n_seq_max: int
+    threads: int
+    kv_bytes: int
+    model_bytes: int
+
+
+def _require_exact_library(core: Any) -> None:
+    installed = importlib.metadata.version("llama-cpp-python")
+    loaded, built = core.library_version(), core.library_build_version()
+    if installed != LLAMA_CPP_PYTHON_VERSION or loaded != built:
+        raise EngineError(
+            f"specrag-native was built for llama-cpp-python {LLAMA_CPP_PYTHON_VERSION} (library "
+            f"{built}) but found {installed} (library {loaded}): run pip install "
+            f"llama-cpp-python=={LLAMA_CPP_PYTHON_VERSION}, or build specrag-native again"
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def load_core() -> Any:
+    """Import the extension once and check that the library beside it is the right one."""
+    try:
+        from specrag_native import _core
+    except ImportError as error:
+        raise EngineError(
+            f"the native extension cannot be loaded ({error}): build specrag-native again on this "
+            "machine with pip install --force-reinstall --no-deps specrag-native"
+        ) from error
+    _require_exact_library(_core)
+    _core.start_library()
+    return _core
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the core's exceptions into this package's."""
+    core = load_core()
+    try:
+        yield
+    except core.ContextFullError as error:
+        message, n_tokens, n_ctx = error.args
+        raise ContextFullError(message, n_tokens=n_tokens, n_ctx=n_ctx) from None
+    except core.Cancelled:
+        raise Cancelled("cancelled") from None
+    except core.DecodeError as error:
+        raise DecodeError(str(error)) from None
+    except core.ModelError as error:
+        raise ModelFileError(str(error)) from None
+
+
+def new_cancel_flag() -> CancelFlag:
+    """Return a flag that stops a call of the native engine from any thread."""
+    return cast(CancelFlag, load_core().CancelFlag())
+
+
+def physical_cores() -> int:
+    """Return the number of physical cores this process may use, at least 1."""
+    try:
+        usable = os.sched_getaffinity(0)
+    except AttributeError:  # macOS, Windows
+        return max(1, (os.cpu_count() or 2) // (1 if os.uname().sysname == "Darwin" else 2))
+    cores = set()
+    for cpu in usable:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text())
+        except OSError:
+            return max(1, len(usable))
+    return max(1, len(cores))
+
+
+def _usage(raw: _core.Usage) -> Usage:
+    return Usage(
+        prefilled=raw.prefilled,
+        reused=raw.reused,
+        decoded=raw.decoded,
+        prefill_s=raw.prefill_s,
+        decode_s=raw.decode_s,
+        total_s=raw.total_s,
+    )
+
+
+class NativeEngine:
+    """One GGUF model with one context; generates and scores, or embeds if it is an embedding model.
+
+    Safe from any thread: calls queue, and none holds the interpreter's lock while it computes.
+
+    Args:
+        path: the GGUF file.
+        options: settings of the engine.
+        cancel: stops loading from another thread.
+
+    Raises:
+        ModelFileError: the file is no usable model, or the options do not fit it.
+        Cancelled: loading was cancelled.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        options: EngineOptions = EngineOptions(),
+        *,
+        cancel: CancelFlag | None = None,
+    ) -> None:
+        core = load_core()
+        self._core = core
+        self.options = options
+        path = Path(path)
+        if not path.is_file():
+            raise ModelFileError(f"no model file at {path}: give the path of a .gguf file")
+        with _translated():
+            self._model: _core.Model = core.Model(
+                str(path),
+                n_gpu_layers=options.n_gpu_layers,
+                main_gpu=options.main_gpu,
+                use_mmap=options.use_mmap,
+                cancel=cancel,
+            )
+            self._engine: _core.Engine = core.Engine(
+                self._model,
+                n_ctx=options.n_ctx,
+                n_batch=options.n_batch,
+                n_seq_max=options.n_seq_max,
+                n_outputs_max=options.n_outputs_max,
+                threads=options.threads or physical_cores(),
+                flash_attention=options.flash_attention,
+            )
+        raw = self._model.facts
+        self.model = ModelFacts(
+            path=path,
+            architecture=raw.architecture,
+            description=raw.description,
+            chat_template=raw.chat_template,
+            n_params=raw.n_params,
+            size_bytes=raw.size_bytes,
+            n_ctx_train=raw.n_ctx_train,
+            n_embd=raw.n_embd,
+            n_layer=raw.n_layer,
+            n_vocab=raw.n_vocab,
+            is_embedding=raw.is_embedding,
+        )
+
+    def __repr__(self) -> str:
+        return f"NativeEngine({self.name}, n_ctx={self.facts.n_ctx}, threads={self.facts.threads})"
+
+    @property
+    def name(self) -> str:
+        """The model's file name."""
+        return self.model.path.name
+
+    @property
+    def facts(self) -> EngineFacts:
+        """Capacities and memory of the engine."""
+        raw = self._engine.facts
+        return EngineFacts(
+            n_ctx=raw.n_ctx,
+            n_batch=raw.n_batch,
+            n_seq_max=raw.n_seq_max,
+            threads=raw.threads,
+            kv_bytes=raw.kv_bytes,
+            model_bytes=raw.model_bytes,
+        )
+
+    def _native(self, prompt: Prompt) -> list[_core.Segment]:
+        segment = self._core.Segment
+        return [segment(s.text, scored=s.scored, control=s.control) for s in prompt]
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        """Return the token ids of a prompt, as :meth:`generate` and :meth:`score` see them."""
+        with _translated():
+            return list(self._model.tokenize(self._native(prompt)))
+
+    def chat(self, messages: Sequence[tuple[str, tuple[Segment, ...]]]) -> Prompt:
+        """Lay out messages with the model's chat template; see :meth:`Engine.chat`."""
+        return lay_out_chat(messages, self._apply_template)
+
+    def _apply_template(self, messages: list[tuple[str, str]], add_assistant: bool) -> str | None:
+        if not self.model.chat_template:
+            return None
+        try:
+            return str(self._model.apply_chat_template(messages, add_assistant))
+        except self._core.ModelError:
+            return None
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        options: GenerateOptions = GenerateOptions(),
+        *,
+        on_text: OnText | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Batch[Generation]:
+        """Continue all prompts together; what prompts share is computed once.
+
+        Args:
+            prompts: each a tuple of segments.
+            options: stages, temperature and seed.
+            on_text: called with (prompt index, stage index, new text) as text becomes certain.
+            cancel: stops the call within one physical batch; what there is comes back with the
+                finish reason ``cancelled``.
+
+        Raises:
+            ContextFullError: one prompt alone, with room for its completion, does not fit.
+        """
+        stage = self._core.Stage
+        with _translated():
+            raw, usage = self._engine.generate(
+                [self._native(p) for p in prompts],
+                stages=[
+                    stage(max_tokens=s.max_tokens, stop=list(s.stop), then=self._native(s.then))
+                    for s in options.stages
+                ],
+                temperature=options.temperature,
+                seed=options.seed,
+                on_text=on_text,
+                cancel=cast("_core.CancelFlag | None", cancel),
+            )
+        items = tuple(
+            Generation(
+                tuple(
+                    Completion(
+                        tokens=tuple(c.tokens),
+                        logprobs=tuple(c.logprobs),
+                        text=c.text,
+                        finish_reason=cast(FinishReason, c.finish_reason),
+                    )
+                    for c in completions
+                )
+            )
+            for completions in raw
+        )
+        return Batch(items, _usage(usage))
+
+    def score(self, prompts: Sequence[Prompt], *, cancel: CancelFlag | None = None) -> Batch[Score]:
+        """Return natural-log probabilities of the scored segments, one forward pass for all.
+
+        Raises:
+            ContextFullError: one prompt alone does not fit.
+            Cancelled: the call was cancelled.
+        """
+        with _translated():
+            raw, usage = self._engine.score(
+                [self._native(p) for p in prompts],
+                cancel=cast("_core.CancelFlag | None", cancel),
+            )
+        items = tuple(
+            Score(tuple(SegmentScore(tuple(s.tokens), tuple(s.logprobs)) for s in segments))
+            for segments in raw
+        )
+        return Batch(items, _usage(usage))
+
+    def embed(self, texts: Sequence[str], *, cancel: CancelFlag | None = None) -> FloatArray:
+        """Return pooled, L2-normalised vectors, float32 of shape ``(len(texts), n_embd)``.
+
+        A text longer than the model's training context is cut at its end.
+
+        Raises:
+            ModelFileError: the model is no embedding model.
+            Cancelled: the call was cancelled.
+        """
+        with _translated():
+            vectors, _ = self._engine.embed(
+                list(texts), cancel=cast("_core.CancelFlag | None", cancel)
+            )
+        return cast("FloatArray", vectors)
+
+    @functools.cached_property
+    def file_digest(self) -> str:
+        """Identity of the model file: sha256 of its size and its first and last mebibyte, hex."""
+        digest = hashlib.sha256()
+        size = self.model.path.stat().st_size
+        digest.update(str(size).encode())
+        with self.model.path.open("rb") as file:
+            digest.update(file.read(1 << 20))
+            file.seek(max(0, size - (1 << 20)))
+            digest.update(file.read(1 << 20))
+        return digest.hexdigest()
+
+
+def lay_out_chat(
+    messages: Sequence[tuple[str, tuple[Segment, ...]]],
+    apply_template: Any,
+) -> Prompt:
+    """Write messages as a prompt whose template text is control and whose content is not.
+
+    The template is applied to placeholders, and the result is cut at them, so content never passes
+    through the template. ``apply_template(messages, add_assistant)`` returns the text, or ``None``
+    when the model has no usable template; a plain layout is used then.
+    """
+    prefill: tuple[Segment, ...] = ()
+    turns = list(messages)
+    if turns and turns[-1][0] == "assistant":
+        prefill = turns.pop()[1]
+    marks = [f"\u2983{i}\u2984" for i in range(len(turns))]
+    written = apply_template(
+        [(role, mark) for (role, _), mark in zip(turns, marks, strict=True)], True
+    )
+    if written is None or any(written.count(mark) != 1 for mark in marks):
+        written = "".join(f"{mark}\n\n" for mark in marks)
+    prompt: list[Segment] = []
+    for (_, content), mark in zip(turns, marks, strict=True):
+        before, written = written.split(mark)
+        if before:
+            prompt.append(Segment(before, control=True))
+        prompt.extend(content)
+    if written:
+        prompt.append(Segment(written, control=True))
+    return (*prompt, *prefill)
+
+
+class NativeEmbedder:
+    """An embedding GGUF behind the :class:`~specrag_native.protocol.Embedder` protocol."""
+
+    def __init__(self, engine: NativeEngine) -> None:
+        if not engine.model.is_embedding:
+            raise ModelFileError(
+                f"{engine.model.path} ({engine.model.architecture}) is no embedding model: choose "
+                "one for --embedder, such as all-minilm-l6-v2"
+            )
+        self._engine = engine
+
+    @property
+    def name(self) -> str:
+        """File name and digest of the model, so that an index knows its own vectors."""
+        return f"{self._engine.name}:{self._engine.file_digest[:16]}"
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """Return L2-normalised vectors, float32 of shape ``(len(texts), d)``."""
+        return self._engine.embed(texts)
+
+
+def quantise(src: Path, dst: Path, type: str, *, threads: int | None = None) -> None:
+    """Write the GGUF at ``src`` to ``dst`` with its weights in another type, such as ``Q8_0``.
+
+    Raises:
+        ModelFileError: the source is no usable model, or the type is unknown.
+    """
+    core = load_core()
+    if type not in core.quantisation_types():
+        raise ModelFileError(
+            f"unknown quantisation type {type!r}: expected one of "
+            + ", ".join(core.quantisation_types())
+        )
+    with _translated():
+        core.quantise(str(src), str(dst), type, threads=threads or physical_cores())
