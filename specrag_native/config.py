@@ -1,0 +1,119 @@
+"""The settings of the method, validated once.
+
+Law: a setting out of its range or an unknown name is refused with one clear line; nothing is
+corrected silently.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from specrag_native.errors import ConfigError
+
+SubsetStrategy = Literal["coverage", "random", "one-cluster", "unclustered"]
+Conditioning = Literal["product", "residual", "plain"]
+Normalisation = Literal["mean", "sum"]
+Repair = Literal["off", "subset", "all"]
+VerifierLayout = Literal["user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings of Speculative RAG; the defaults are the project's measured choice."""
+
+    top: int = 10
+    """Passages retrieved for a question (the paper's n)."""
+    n_drafts: int = 5
+    """Drafts written (the paper's m); fewer when there are fewer distinct subsets."""
+    passages_per_draft: int | None = None
+    """Passages each draft reads (the paper's k). ``None``: 2, or fewer when fewer were found."""
+    seed: int = 0
+    """Seed of clustering and of random subsets."""
+
+    subsets: SubsetStrategy = "coverage"
+    """How subsets are drawn. ``coverage``: one passage per cluster, the least used first.
+    ``random``: one per cluster at random (the paper). ``one-cluster`` and ``unclustered`` are the
+    paper's ablations."""
+    conditioning: Conditioning = "product"
+    """How passage vectors are conditioned on the question before clustering. ``product``:
+    element-wise product with the question's vector; ``residual``: the question's direction
+    removed; ``plain``: not at all."""
+
+    max_rationale_tokens: int = 48
+    """Longest rationale, tokens."""
+    max_answer_tokens: int = 24
+    """Longest answer, tokens."""
+
+    use_draft_score: bool = True
+    """Whether the drafter's own probability counts."""
+    use_self_containment: bool = True
+    """Whether the verifier's P(answer, rationale given the question) counts."""
+    use_self_reflection: bool = True
+    """Whether the verifier's P("Yes") counts."""
+    normalisation: Normalisation = "mean"
+    """``mean``: exp of the mean log-probability per token; ``sum``: raw products."""
+    verifier_layout: VerifierLayout = "user"
+    """``user``: answer and rationale stand in the user's turn; ``assistant``: they are the
+    assistant's own turn, and the self-reflection question is the user's next."""
+    reflection: int = 0
+    """Which wording of the self-reflection question, an index into ``prompts.REFLECTIONS``."""
+
+    abstain_below: float = 0.2
+    """Answers with a confidence below this are withheld: the documents do not say."""
+    repair: Repair = "off"
+    """What happens when no draft reaches ``repair_below``: ``subset`` lets the verifier read the
+    passages of the best draft, ``all`` lets it read all passages."""
+    repair_below: float = 0.5
+    """Confidence under which ``repair`` begins."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("top", 1, 1000),
+            ("n_drafts", 1, 200),
+            ("max_rationale_tokens", 1, 1024),
+            ("max_answer_tokens", 1, 1024),
+            ("reflection", 0, 2),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise ConfigError(f"{name} must be between {low} and {high}, got {value!r}")
+        k = self.passages_per_draft
+        if k is not None and not 1 <= k <= self.top:
+            raise ConfigError(
+                f"passages_per_draft must be between 1 and top ({self.top}), got {k}: lower it or "
+                "raise top"
+            )
+        for name in ("abstain_below", "repair_below"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise ConfigError(f"{name} must be between 0 and 1, got {value!r}")
+        for name, allowed in (
+            ("subsets", get_args(SubsetStrategy)),
+            ("conditioning", get_args(Conditioning)),
+            ("normalisation", get_args(Normalisation)),
+            ("repair", get_args(Repair)),
+            ("verifier_layout", get_args(VerifierLayout)),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        if not (self.use_draft_score or self.use_self_containment or self.use_self_reflection):
+            raise ConfigError("at least one of the three scores must be in use, got none")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Config:
+        """Build a configuration from plain values; an unknown name is refused."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(
+                f"unknown setting {unknown[0]!r}: expected one of {', '.join(sorted(known))}"
+            )
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> Config:
+        """Return a copy with some settings changed; an unknown name is refused."""
+        return self.from_mapping({**dataclasses.asdict(self), **changes})

@@ -1,0 +1,76 @@
+"""Question and subsets in, drafts out: all subsets are drafted in one batch (paper section 3.3).
+
+Law: a draft's log-probabilities are the drafter's own, read while it writes; nothing is scored
+twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from specrag_native import prompts
+from specrag_native.config import Config
+from specrag_native.errors import Cancelled
+from specrag_native.protocol import CancelFlag, Engine, GenerateOptions, Generation, OnText
+from specrag_native.types import Draft, LogprobSpan, Question, Subset, Usage
+
+
+class Drafter:
+    """Writes one draft per subset: a rationale, then an answer."""
+
+    def __init__(self, engine: Engine, config: Config) -> None:
+        self._engine = engine
+        self._options = GenerateOptions(
+            stages=prompts.drafter_stages(
+                max_rationale_tokens=config.max_rationale_tokens,
+                max_answer_tokens=config.max_answer_tokens,
+            )
+        )
+
+    def draft(
+        self,
+        question: Question,
+        subsets: Sequence[Subset],
+        *,
+        on_text: OnText | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> tuple[list[Draft], Usage]:
+        """Write one draft per subset.
+
+        Args:
+            question: what is asked.
+            subsets: what each draft may read.
+            on_text: called with (subset index, 0 for rationale or 1 for answer, new text).
+            cancel: stops the call; ``Cancelled`` is raised then.
+        """
+        batch = self._engine.generate(
+            [prompts.drafter_prompt(self._engine, question, s.passages) for s in subsets],
+            self._options,
+            on_text=on_text,
+            cancel=cancel,
+        )
+        if cancel is not None and cancel.cancelled:
+            raise Cancelled("cancelled while drafting")
+        drafts = [
+            _read(question, subset, generation)
+            for subset, generation in zip(subsets, batch, strict=True)
+        ]
+        return drafts, batch.usage
+
+
+def _read(question: Question, subset: Subset, generation: Generation) -> Draft:
+    rationale, answer = generation.completions
+    text = prompts.read_answer(answer.text, question)
+    return Draft(
+        answer=text,
+        rationale=rationale.text.strip(),
+        subset=subset,
+        rationale_logprob=_span(rationale.logprob),
+        answer_logprob=_span(answer.logprob),
+        unknown=prompts.is_unknown(text),
+    )
+
+
+def _span(span: LogprobSpan) -> LogprobSpan:
+    """An empty stretch has no probability to speak of: it counts as one impossible token."""
+    return span if span.n_tokens else LogprobSpan(-100.0, 1)

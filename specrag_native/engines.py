@@ -1,0 +1,127 @@
+"""The models of one session by role, loaded when first needed.
+
+Law: a model file is loaded once, however many roles it plays.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from specrag_native.engine import EngineOptions, NativeEmbedder, NativeEngine
+from specrag_native.errors import ModelFileError
+
+Role = Literal["drafter", "verifier", "embedder"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPaths:
+    """The model file of each role."""
+
+    drafter: Path
+    verifier: Path
+    embedder: Path
+
+
+DEFAULT_OPTIONS: dict[Role, EngineOptions] = {
+    # Ten drafts of six passages are some 8,000 tokens; a verifier reads the passages of one answer.
+    "drafter": EngineOptions(n_ctx=8192),
+    "verifier": EngineOptions(n_ctx=4096),
+    # Attention of a batch covers all of its tokens, so small batches are the fast ones.
+    "embedder": EngineOptions(n_ctx=512, n_batch=512, n_seq_max=32),
+}
+
+
+class Engines:
+    """Loads the engine of a role at its first use, from any thread, and keeps it."""
+
+    def __init__(
+        self,
+        paths: ModelPaths,
+        *,
+        threads: int = 0,
+        n_gpu_layers: int = 0,
+        load: Callable[[Path, EngineOptions], NativeEngine] = NativeEngine,
+    ) -> None:
+        self._paths = paths
+        self._threads = threads
+        self._n_gpu_layers = n_gpu_layers
+        self._load = load
+        self._lock = threading.Lock()
+        self._loading: dict[Path, Future[NativeEngine]] = {}
+
+    def path(self, role: Role) -> Path:
+        """Return the model file of a role."""
+        path: Path = getattr(self._paths, role)
+        return path
+
+    def _engine(self, role: Role) -> NativeEngine:
+        path = self.path(role)
+        with self._lock:
+            future = self._loading.get(path)
+            mine = future is None
+            if future is None:
+                future = self._loading[path] = Future()
+        if mine:
+            options = DEFAULT_OPTIONS[role]
+            try:
+                future.set_result(
+                    self._load(
+                        path,
+                        EngineOptions(
+                            n_ctx=options.n_ctx,
+                            n_batch=options.n_batch,
+                            n_seq_max=options.n_seq_max,
+                            threads=self._threads,
+                            n_gpu_layers=self._n_gpu_layers,
+                        ),
+                    )
+                )
+            except BaseException as error:
+                with self._lock:
+                    del self._loading[path]
+                future.set_exception(error)
+        return future.result()
+
+    def _causal(self, role: Role) -> NativeEngine:
+        engine = self._engine(role)
+        if engine.model.is_embedding:
+            raise ModelFileError(
+                f"{engine.model.path} ({engine.model.architecture}) is an embedding model and "
+                f"cannot write: choose a causal language model for --{role}"
+            )
+        return engine
+
+    @property
+    def drafter(self) -> NativeEngine:
+        """The model that writes drafts. Raises ``ModelFileError`` for one that cannot."""
+        return self._causal("drafter")
+
+    @property
+    def verifier(self) -> NativeEngine:
+        """The model that scores drafts. Raises ``ModelFileError`` for one that cannot."""
+        return self._causal("verifier")
+
+    @property
+    def embedder(self) -> NativeEmbedder:
+        """The model that embeds. Raises ``ModelFileError`` for one that cannot."""
+        return NativeEmbedder(self._engine("embedder"))
+
+    def preload(self, *roles: Role) -> None:
+        """Begin to load the engines of some roles in the background.
+
+        An engine that fails to load fails again, with its error, when it is used.
+        """
+
+        def work() -> None:
+            for role in roles:
+                try:
+                    self._engine(role)
+                except Exception:
+                    return
+
+        threading.Thread(target=work, name="specrag-preload", daemon=True).start()

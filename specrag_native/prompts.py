@@ -1,0 +1,173 @@
+"""Every prompt of the method, and how to read what a model wrote.
+
+Law: wording lives here and nowhere else; text of documents, questions and models only ever enters a
+prompt as plain segments, never as control text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from specrag_native.config import VerifierLayout
+from specrag_native.protocol import Prompt, Segment, Stage
+from specrag_native.types import Passage, Question
+
+DRAFTER_TASK = (
+    "Quote the sentence of the passages that answers the question, then give the answer in as few "
+    "words as possible. If the passages do not hold the answer, the answer is: unknown.\n\n"
+)
+DRAFTER_RATIONALE = "Evidence:"
+DRAFTER_ANSWER = "\nAnswer:"
+
+STANDARD_TASK = (
+    "Answer the question from the passages. Reply with the answer only, in as few words as "
+    "possible, without explanation.\n\n"
+)
+
+VERIFIER_TASK = "Answer the question and explain the answer in one sentence.\n\n"
+REFLECTIONS = (
+    "Do you think the explanation supports the answer? (Yes or No)",
+    "Does the explanation show that the answer is right? Reply Yes or No.",
+    "Is the answer to the question correct, given the explanation? (Yes or No)",
+)
+YES, NO = "Yes", "No"
+
+ABSTAIN_TEXT = "Your documents do not say."
+
+_UNKNOWN = re.compile(
+    r"^(the )?(answer( is)?:? *)?("
+    r"unknown|not (known|mentioned|stated|given|specified|provided|available|found|sure|enough)|"
+    r"no answer|none( of the above)?|n/?a|cannot be determined|unclear|"
+    r"(the )?(passages?|text|evidence)( do| does)?( not|n't)\b"
+    r")",
+    re.IGNORECASE,
+)
+
+
+class ChatLayout(Protocol):
+    """The part of an engine that prompts need."""
+
+    def chat(self, messages: Sequence[tuple[str, tuple[Segment, ...]]]) -> Prompt:
+        """Lay out messages with the model's chat template."""
+
+
+def plain(text: str) -> Segment:
+    """Return text that is never parsed for special tokens."""
+    return Segment(text)
+
+
+def _passage_segments(passages: Sequence[Passage]) -> tuple[Segment, ...]:
+    out: list[Segment] = []
+    for passage in passages:
+        heading = f"Passage: {passage.title}\n" if passage.title else "Passage:\n"
+        out.append(plain(f"{heading}{passage.text.strip()}\n\n"))
+    return tuple(out)
+
+
+def question_text(question: Question) -> str:
+    """Return the question as every prompt words it, with its options where it has some."""
+    if question.task == "claim":
+        return f"Claim: {question.text}\nIs the claim true or false?"
+    if question.task == "choice" and question.choices:
+        options = "\n".join(f"{letter}: {text}" for letter, text in question.choices.items())
+        return f"Question: {question.text}\n{options}\nAnswer with the letter of the right option."
+    return f"Question: {question.text}"
+
+
+def drafter_prompt(engine: ChatLayout, question: Question, passages: Sequence[Passage]) -> Prompt:
+    """Return the prompt of one draft: task, evidence, question, and the start of the rationale.
+
+    Evidence stands before the question, so that what was computed for a passage does not depend on
+    the question (paper, appendix: the prompt of the drafter; the order is ours).
+    """
+    user = (plain(DRAFTER_TASK), *_passage_segments(passages), plain(question_text(question)))
+    return engine.chat([("user", user), ("assistant", (plain(DRAFTER_RATIONALE),))])
+
+
+def drafter_stages(*, max_rationale_tokens: int, max_answer_tokens: int) -> tuple[Stage, ...]:
+    """Return the two stages of a draft: one line of rationale, then one line of answer."""
+    return (
+        Stage(max_tokens=max_rationale_tokens, stop=("\n",), then=(plain(DRAFTER_ANSWER),)),
+        Stage(max_tokens=max_answer_tokens, stop=("\n",)),
+    )
+
+
+def standard_prompt(engine: ChatLayout, question: Question, passages: Sequence[Passage]) -> Prompt:
+    """Return the prompt of standard RAG: all passages, then the question, a short answer."""
+    user = (plain(STANDARD_TASK), *_passage_segments(passages), plain(question_text(question)))
+    return engine.chat([("user", user), ("assistant", (plain("Answer:"),))])
+
+
+def standard_stages(*, max_answer_tokens: int) -> tuple[Stage, ...]:
+    """Return the one stage of a short answer: a single line."""
+    return (Stage(max_tokens=max_answer_tokens, stop=("\n",)),)
+
+
+def verifier_prompts(
+    engine: ChatLayout,
+    question: Question,
+    answer: str,
+    rationale: str,
+    *,
+    layout: VerifierLayout = "user",
+    reflection: int = 0,
+) -> tuple[Prompt, Prompt]:
+    """Return the prompts that score one draft, ending in "Yes" and in "No".
+
+    The scored segments of the first are answer, rationale and "Yes", of the second only "No". They
+    share all but their last token, which is never computed, so the second costs nothing.
+    """
+    draft = (
+        plain("Answer:"),
+        Segment(f" {answer}", scored=True),
+        plain("\nExplanation:"),
+        Segment(f" {rationale}", scored=True),
+    )
+    ask = question_text(question)
+    wording = REFLECTIONS[reflection]
+    if layout == "user":
+        user = (plain(f"{ask}\n"), *draft, plain(f"\n\n{wording}"))
+        messages: list[tuple[str, tuple[Segment, ...]]] = [("user", user)]
+    else:
+        messages = [
+            ("user", (plain(f"{VERIFIER_TASK}{ask}"),)),
+            ("assistant", draft),
+            ("user", (plain(wording),)),
+        ]
+    yes = engine.chat([*messages, ("assistant", (Segment(YES, scored=True),))])
+    no = tuple(
+        Segment(s.text, control=s.control) if s is not yes[-1] else Segment(NO, scored=True)
+        for s in yes
+    )
+    return yes, no
+
+
+def read_answer(text: str, question: Question) -> str:
+    """Return the answer a model wrote, without decoration; for a choice its letter where clear."""
+    answer = text.strip().strip("\"'`*").strip()
+    answer = re.sub(r"^(the )?answer( is)?:\s*", "", answer, flags=re.IGNORECASE)
+    if question.task == "choice" and question.choices:
+        return _read_choice(answer, question.choices)
+    if question.task == "claim":
+        match = re.search(r"\b(true|false)\b", answer, flags=re.IGNORECASE)
+        return match.group(1).lower() if match else answer
+    return answer.rstrip(".").strip() if len(answer.split()) <= 8 else answer
+
+
+def _read_choice(answer: str, choices: object) -> str:
+    assert isinstance(choices, dict) or hasattr(choices, "items")
+    options = dict(choices.items())
+    match = re.match(r"^\(?([A-Za-z0-9])\b", answer)
+    if match and match.group(1).upper() in options:
+        return match.group(1).upper()
+    for letter, text in options.items():
+        if text and text.lower() in answer.lower():
+            return str(letter)
+    return answer
+
+
+def is_unknown(answer: str) -> bool:
+    """Return whether an answer says that the passages do not hold one."""
+    return not answer.strip() or _UNKNOWN.match(answer.strip()) is not None
