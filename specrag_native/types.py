@@ -118,13 +118,15 @@ class Verdict:
     """A draft with its scores; ``verified`` is False when the verifier never read it.
 
     ``support`` is the verifier's ``P(yes) / (P(yes) + P(no))`` to the self-reflection question,
-    in 0..1; ``None`` when not verified.
+    in 0..1; ``None`` when not verified. ``contained`` is the verifier's log-probability of the
+    answer with the rationale, from which self-containment is derived; ``None`` likewise.
     """
 
     draft: Draft
     scores: Scores
     verified: bool
     support: float | None = None
+    contained: LogprobSpan | None = None
 
 
 @dataclass(frozen=True, slots=True)

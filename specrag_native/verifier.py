@@ -99,6 +99,7 @@ class Verifier:
             ),
             verified=True,
             support=math.exp(log_yes - log_add(log_yes, log_no)),
+            contained=contained,
         )
 
 
