@@ -96,11 +96,11 @@ void bind_values(py::module_& m) {
         .def_readonly("control", &Segment::control);
 
     py::class_<Stage>(m, "Stage")
-        .def(py::init([](std::int32_t max_tokens, std::vector<std::string> stop,
-                         std::vector<Segment> then) {
-                 return Stage{max_tokens, std::move(stop), std::move(then)};
+        .def(py::init([](std::int32_t max_tokens, std::int32_t min_tokens,
+                         std::vector<std::string> stop, std::vector<Segment> then) {
+                 return Stage{max_tokens, min_tokens, std::move(stop), std::move(then)};
              }),
-             py::kw_only(), "max_tokens"_a, "stop"_a, "then"_a);
+             py::kw_only(), "max_tokens"_a, "min_tokens"_a, "stop"_a, "then"_a);
 
     py::class_<Completion>(m, "Completion")
         .def_readonly("tokens", &Completion::tokens)

@@ -1,5 +1,6 @@
 #include "generate.h"
 
+#include <limits>
 #include <random>
 #include <utility>
 
@@ -38,12 +39,7 @@ public:
     // Takes the next token from the logits behind the last computed token. `context` is told when
     // computed tokens must be forgotten because a stop string began in them.
     void take(const float* logits, Context& context) {
-        const std::size_t n = model_.n_vocab();
-        const TokenLogprob next =
-            options_.temperature > 0.0F
-                ? draw(logits, n, static_cast<double>(options_.temperature),
-                       std::uniform_real_distribution<double>(0.0, 1.0)(random_))
-                : greedy(logits, n);
+        const TokenLogprob next = choose(logits);
         if (model_.ends_generation(next.token)) {
             end_stage(FinishReason::stop, context);
             return;
@@ -69,6 +65,40 @@ public:
 
 private:
     const Stage& stage() const { return options_.stages[stage_]; }
+
+    TokenLogprob pick(const float* logits) {
+        const std::size_t n = model_.n_vocab();
+        if (options_.temperature <= 0.0F) return greedy(logits, n);
+        return draw(logits, n, static_cast<double>(options_.temperature),
+                    std::uniform_real_distribution<double>(0.0, 1.0)(random_));
+    }
+
+    // Whether a token would leave nothing but white space before the end of the stage.
+    bool ends_too_early(Token token) const {
+        if (model_.ends_generation(token)) return true;
+        const std::string piece = model_.piece(token);
+        if (piece.find_first_not_of(" \t\r\n") == std::string::npos) return true;
+        for (const std::string& stop : stage().stop)
+            if (!stop.empty() && piece.find(stop) != std::string::npos) return true;
+        return false;
+    }
+
+    // The next token; while the stage is too short, the best one that does not end it. Its
+    // log-probability is that of the model's own distribution all the same.
+    TokenLogprob choose(const float* logits) {
+        const TokenLogprob first = pick(logits);
+        const std::size_t n_tokens = result_.completions.back().tokens.size();
+        if (n_tokens >= static_cast<std::size_t>(stage().min_tokens) || !ends_too_early(first.token))
+            return first;
+        std::vector<float> allowed(logits, logits + model_.n_vocab());
+        TokenLogprob next = first;
+        // Few tokens are white space or an end; the bound is for vocabularies of nothing else.
+        for (int tries = 0; tries < 64 && ends_too_early(next.token); ++tries) {
+            allowed[static_cast<std::size_t>(next.token)] = -std::numeric_limits<float>::infinity();
+            next = pick(allowed.data());
+        }
+        return {next.token, logprob_of(logits, model_.n_vocab(), next.token)};
+    }
 
     void begin_stage() {
         text_ = CompletionText(stage().stop);
@@ -152,6 +182,8 @@ void check(const GenerateOptions& options) {
     if (options.stages.empty()) throw ModelError("generate needs at least one stage");
     for (std::size_t i = 0; i < options.stages.size(); ++i) {
         const Stage& stage = options.stages[i];
+        if (stage.min_tokens > stage.max_tokens)
+            throw ModelError("a stage's min_tokens cannot be larger than its max_tokens");
         if (stage.max_tokens < 1) throw ModelError("a stage needs max_tokens of at least 1");
         bool forces = false;
         for (const Segment& segment : stage.then) forces = forces || !segment.text.empty();

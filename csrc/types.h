@@ -24,6 +24,7 @@ using Prompt = std::vector<Segment>;
 // `max_tokens`; then the tokens of `then` are forced and the next stage begins.
 struct Stage {
     std::int32_t max_tokens = 128;
+    std::int32_t min_tokens = 0;  // tokens before which the stage cannot end, whatever the model says
     std::vector<std::string> stop;
     Prompt then;
 };

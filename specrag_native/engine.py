@@ -319,7 +319,12 @@ class NativeEngine:
             raw, usage = self._engine.generate(
                 [self._native(p) for p in prompts],
                 stages=[
-                    stage(max_tokens=s.max_tokens, stop=list(s.stop), then=self._native(s.then))
+                    stage(
+                        max_tokens=s.max_tokens,
+                        min_tokens=s.min_tokens,
+                        stop=list(s.stop),
+                        then=self._native(s.then),
+                    )
                     for s in options.stages
                 ],
                 temperature=options.temperature,

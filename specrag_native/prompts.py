@@ -87,10 +87,18 @@ def drafter_prompt(engine: ChatLayout, question: Question, passages: Sequence[Pa
 
 
 def drafter_stages(*, max_rationale_tokens: int, max_answer_tokens: int) -> tuple[Stage, ...]:
-    """Return the two stages of a draft: one line of rationale, then one line of answer."""
+    """Return the two stages of a draft: one line of rationale, then one line of answer.
+
+    Neither can be empty, so a small untuned model cannot leave the answer out.
+    """
     return (
-        Stage(max_tokens=max_rationale_tokens, stop=("\n",), then=(plain(DRAFTER_ANSWER),)),
-        Stage(max_tokens=max_answer_tokens, stop=("\n",)),
+        Stage(
+            max_tokens=max_rationale_tokens,
+            min_tokens=1,
+            stop=("\n",),
+            then=(plain(DRAFTER_ANSWER),),
+        ),
+        Stage(max_tokens=max_answer_tokens, min_tokens=1, stop=("\n",)),
     )
 
 
@@ -102,7 +110,7 @@ def standard_prompt(engine: ChatLayout, question: Question, passages: Sequence[P
 
 def standard_stages(*, max_answer_tokens: int) -> tuple[Stage, ...]:
     """Return the one stage of a short answer: a single line."""
-    return (Stage(max_tokens=max_answer_tokens, stop=("\n",)),)
+    return (Stage(max_tokens=max_answer_tokens, min_tokens=1, stop=("\n",)),)
 
 
 def verifier_prompts(

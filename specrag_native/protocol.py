@@ -41,11 +41,12 @@ class Stage:
     """One stretch of generation.
 
     It ends at one of the ``stop`` strings, at an end-of-generation token or after ``max_tokens``
-    tokens. Then ``then`` is forced into the prompt and the next stage begins; the last stage has
-    none.
+    tokens, but never before ``min_tokens``. Then ``then`` is forced into the prompt and the next
+    stage begins; the last stage has none.
     """
 
     max_tokens: int = 128
+    min_tokens: int = 0
     stop: tuple[str, ...] = ()
     then: Prompt = ()
 
@@ -184,9 +185,7 @@ class Engine(Protocol):
     ) -> Batch[Generation]:
         """Continue all prompts together. A cancelled call returns what it has so far."""
 
-    def score(
-        self, prompts: Sequence[Prompt], *, cancel: CancelFlag | None = None
-    ) -> Batch[Score]:
+    def score(self, prompts: Sequence[Prompt], *, cancel: CancelFlag | None = None) -> Batch[Score]:
         """Return log-probabilities of the scored segments. Raises ``Cancelled`` when cancelled."""
 
 
