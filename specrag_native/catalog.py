@@ -110,7 +110,7 @@ def resolve(name_or_path: str, *, role: Role | None = None) -> ResolvedModel:
         found = ResolvedModel(name=path.stem, path=path.absolute(), role=role)
     elif path.is_dir():
         raise ModelFileError(f"{path} is a folder; name a .gguf file in it")
-    elif ref is not None and (ref.file or not name.endswith(".gguf")):
+    elif ref is not None:
         cached = hub.find_cached_ref(ref)
         if cached is None:
             raise ModelNotFoundError(f"model {ref.name} is not on this machine; run: {_pull(name)}")

@@ -54,7 +54,9 @@ class HubRef:
 def parse_ref(text: str) -> HubRef | None:
     """Read ``user/repo``, ``user/repo:QUANT`` or ``hf:user/repo/file.gguf``; None if it is none."""
     match = _REF.fullmatch(text)
-    if match is None or any(part.strip(".") == "" for part in match["repo"].split("/")):
+    if match is None or (text.endswith(".gguf") and not match["hf"]):  # that is a path
+        return None
+    if any(part.strip(".") == "" for part in match["repo"].split("/")):
         return None
     return HubRef(match["repo"], (match["quant"] or "").upper(), match["file"] or "")
 
@@ -161,7 +163,8 @@ def list_files(repo: str) -> list[str]:
 
     endpoint = _endpoint()
     api = HfApi(endpoint=endpoint)
-    return list(_asked(lambda: api.list_repo_files(repo), repo, endpoint))
+    info = _asked(lambda: api.model_info(repo, timeout=PROBE_SECONDS), repo, endpoint)
+    return [sibling.rfilename for sibling in info.siblings or ()]
 
 
 def remote_facts(repo: str, file: str, revision: str = "main") -> tuple[int | None, str | None]:
@@ -253,11 +256,19 @@ def _asked(ask: Callable[[], Any], what: str, endpoint: str | None) -> Any:
     if done:
         return value
     # An answer of the hub (no such repository, no access) says nothing of the next file's.
-    if getattr(value, "response", None) is None:
+    if _is_out_of_reach(value):
         why = f"the hub cannot be reached ({_first_line(value)})"
         _unreachable[key] = (time.monotonic() + _RETRY_S, why)
         raise HubError(why) from value
     raise HubError(f"{what}: {_first_line(value)}") from value
+
+
+def _is_out_of_reach(error: BaseException) -> bool:
+    """True for a failure to reach the hub; its HTTP library has its own tree of these."""
+    library = type(error).__module__.partition(".")[0]
+    return getattr(error, "response", None) is None and (
+        isinstance(error, OSError) or library.startswith(("httpx", "httpcore", "requests"))
+    )
 
 
 def _first_line(error: BaseException) -> str:
