@@ -240,7 +240,7 @@ class _Run:
             read = self.waiting.pop(0)
             counts = self.writer.replace(read.job.source, read.documents)
             self._count(read.job, *counts)
-            self._advance(read.job)
+            self._advance(read.job, share=1.0)
 
     def _stream(self, job: Job) -> None:
         """Read a file of any length twice: once to embed, once to store, holding neither whole."""
@@ -315,10 +315,10 @@ class _Run:
         if job.source.note:
             self.report.notes.append(Skipped(display(job.source.path), job.source.note))
 
-    def _advance(self, job: Job) -> None:
+    def _advance(self, job: Job, *, share: float = 0.0) -> None:
         self._done_bytes += job.found.size
         self._streamed_bytes = 0
-        self._tick()
+        self._tick(share)
 
     def _tick(self, share: float = 0.0) -> None:
         if self._progress is None:

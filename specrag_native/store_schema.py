@@ -194,13 +194,11 @@ def _open(path: Path, *, write: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA cache_size=-65536")
         return connection
-    connection = _connect_reader(f"{uri}?mode=ro")
     try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        connection = _connect_reader(f"{uri}?mode=ro")
     except sqlite3.OperationalError:
         # A write-ahead log needs a shared-memory file; where none can be made (read-only disk)
-        # and nothing is being written, the file is read as it stands.
-        connection.close()
+        # nothing is being written either, and the file is read as it stands.
         if os.access(path.parent, os.W_OK):
             raise
         connection = _connect_reader(f"{uri}?immutable=1")
@@ -214,6 +212,11 @@ def _connect_reader(uri: str) -> sqlite3.Connection:
     connection.execute("PRAGMA query_only=1")
     connection.execute("PRAGMA cache_size=-16384")
     connection.execute("PRAGMA mmap_size=268435456")
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -197,6 +197,7 @@ def _empty(connection: sqlite3.Connection, count: int, dim: int) -> Any:
     index.own_fields = True
     lists.this.disown()
     index.cp.niter = 10
+    index.cp.min_points_per_centroid = 1
     index.cp.max_points_per_centroid = _TRAIN_PER_LIST
     index.train(_sample(connection, n_lists * _TRAIN_PER_LIST, count, dim))
     return index
