@@ -1,0 +1,80 @@
+"""What a result was made on: processor, commit and versions, read from the machine.
+
+Law: facts that cannot be read are given as "unknown", never guessed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def commit() -> str:
+    """Return the commit the package runs from, with ``+`` when its sources were changed since.
+
+    Outside of a checkout it is the package's version.
+    """
+    here = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", "../csrc")
+    except (OSError, subprocess.SubprocessError):
+        return f"v{version()}"
+    return head + ("+" if changed else "")
+
+
+def version() -> str:
+    """Return the installed version of this package."""
+    try:
+        return importlib.metadata.version("specrag-native")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def describe(*, threads: int) -> dict[str, Any]:
+    """Return the facts for the header of a run; ``threads`` is what the engines were given."""
+    try:
+        library = importlib.metadata.version("llama-cpp-python")
+    except importlib.metadata.PackageNotFoundError:
+        library = "unknown"
+    return {
+        "cpu": cpu_name(),
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "version": version(),
+        "commit": commit(),
+        "llama_cpp_python": library,
+    }
+
+
+@functools.lru_cache(maxsize=16)
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file, hex; each file is read once in a process."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
