@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -176,9 +177,11 @@ def _rules_of(folder: str, entries: Sequence[os.DirEntry[str]]) -> tuple[_Rules,
         return ()
     from pathspec import GitIgnoreSpec
 
-    with contextlib.suppress(ValueError):
-        return (_Rules(folder, GitIgnoreSpec.from_lines(lines)),)
-    return ()
+    patterns = []
+    for line in lines:
+        with contextlib.suppress(ValueError, re.error):  # one wrong line must not undo the others
+            patterns.extend(GitIgnoreSpec.from_lines([line]).patterns)
+    return (_Rules(folder, GitIgnoreSpec(patterns)),)
 
 
 def _ignored(path: str, rules: tuple[_Rules, ...], *, is_folder: bool) -> bool:

@@ -102,7 +102,8 @@ def make_epub(path: Path) -> Path:
 def make_html(path: Path) -> Path:
     path.write_text(
         "<!doctype html><html><head><title>About &amp; Bees</title><style>p {color: red}</style>"
-        "<script>var hidden = 1;</script></head><body><h1>Bees</h1><p>Bees\n  make <b>honey</b>.</p>"
+        "<script>var hidden = 1;</script></head><body><h1>Bees</h1><p>Bees\n  make "
+        "<b>honey</b>.</p>"
         "<ul><li>one<li>two</ul><table><tr><td>North</td><td>60000</td></tr></table>"
         "<pre>code\n  stays</pre></body></html>",
         encoding="utf-8",

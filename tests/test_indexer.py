@@ -282,9 +282,8 @@ def test_vectors_that_are_no_numbers_are_stored_as_zeros(folder, index_dir):
 
 @pytest.mark.skipif(os.name != "posix", reason="names of bytes exist on POSIX only")
 def test_names_that_are_no_text_are_kept(folder, index_dir):
-    odd = os.path.join(os.fsencode(folder), b"caf\xe9-\xf0\x9f\x90\x9d.txt")
-    with open(odd, "wb") as file:
-        file.write(b"Odd names are names too.")
+    odd = folder / os.fsdecode(b"caf\xe9-\xf0\x9f\x90\x9d.txt")
+    odd.write_bytes(b"Odd names are names too.")
     (folder / ("\u00fc" * 120 + ".txt")).write_text("A long name.")
     assert run_index(folder, index_dir).added == 5
     assert run_index(folder, index_dir).unchanged == 5

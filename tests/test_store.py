@@ -87,7 +87,7 @@ def test_an_older_index_is_migrated_by_a_writer_after_a_copy(index_dir, folder, 
     version = older(
         index_dir, monkeypatch, lambda c: c.execute("ALTER TABLE sources ADD COLUMN colour TEXT")
     )
-    with pytest.raises(IndexStoreError, match="older schema version .* run specrag index once"):
+    with pytest.raises(IndexStoreError, match=r"older schema version .* run specrag index once"):
         Index.open(index_dir)
     assert run_index(folder, index_dir).unchanged == 2
     assert contents(index_dir) == before
