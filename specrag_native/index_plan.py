@@ -46,7 +46,7 @@ class Plan:
     jobs: list[Job] = field(default_factory=list)
 
 
-class _Below:
+class Below:
     """A set of stored names that answers whether a name is one of them or lies below one."""
 
     def __init__(self, folders: Iterable[bytes]) -> None:
@@ -172,8 +172,8 @@ def _gone(
     """
     key = writer.paths.key
     here = {key(file.path) for file in found.files}
-    below = _Below(key(root) for root in roots)
-    unlisted = _Below(key(path) for path, _ in found.failed)
+    below = Below(key(root) for root in roots)
+    unlisted = Below(key(path) for path, _ in found.failed)
     return {k for k in known if k not in here and k in below and k not in unlisted}
 
 

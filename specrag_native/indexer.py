@@ -16,7 +16,7 @@ from specrag_native.chunking import chunk
 from specrag_native.embedding import embedding_text, text_hash
 from specrag_native.embedding_queue import EmbeddingQueue
 from specrag_native.errors import Cancelled, DocumentError
-from specrag_native.index_plan import Job, make_plan, refreshed, still
+from specrag_native.index_plan import Below, Job, make_plan, refreshed, still
 from specrag_native.index_types import IndexOptions, IndexReport, Progress, Skipped
 from specrag_native.ingest.document import Document
 from specrag_native.ingest.reading import read_documents
@@ -86,6 +86,50 @@ def index_paths(
             run.close()
         run.report.seconds = time.monotonic() - started
         return run.report
+
+
+def rebuild(
+    *,
+    index_dir: Path,
+    embedder: Embedder,
+    options: IndexOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> IndexReport:
+    """Read every file of an index again and write its derived parts anew; vectors are kept."""
+    chosen = replace(options or IndexOptions(), reread=True)
+    report = index_paths(
+        (),
+        index_dir=index_dir,
+        embedder=embedder,
+        options=chosen,
+        progress=progress,
+        cancel=cancel,
+    )
+    with open_writer(index_dir, wait_s=chosen.wait_s) as writer:
+        writer.compact()
+    return report
+
+
+def remove_paths(paths: Sequence[Path], *, index_dir: Path, wait_s: float = 0.0) -> int:
+    """Take files, or all files below folders, out of an index; return how many those were.
+
+    Raises :class:`DocumentError`, with nothing removed, for a path the index does not know.
+    """
+    with open_writer(index_dir, wait_s=wait_s) as writer:
+        known = writer.sources()
+        gone: set[bytes] = set()
+        for path in paths:
+            below = Below([writer.paths.key(path)])
+            found = {key for key in known if key in below}
+            if not found:
+                raise DocumentError(f"the index {index_dir} holds nothing of {path}")
+            gone |= found
+        removed = writer.remove(sorted(gone))
+        for path in paths:
+            writer.remove_root(writer.paths.key(path))
+        writer.finish()
+        return removed
 
 
 def check_paths(paths: Sequence[Path], *, index_dir: Path) -> None:

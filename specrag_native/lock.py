@@ -49,6 +49,22 @@ def writer_lock(directory: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
+def current_writer(directory: Path) -> str | None:
+    """Return who writes the index now, or ``None``."""
+    from filelock import FileLock, Timeout
+
+    if not (directory / _LOCK).exists():
+        return None
+    lock = FileLock(directory / _LOCK, timeout=0, thread_local=False)
+    try:
+        with lock:
+            return None
+    except Timeout:
+        return _who(directory)
+    except OSError:
+        return None  # where nothing can be locked nothing is written
+
+
 def _who(directory: Path) -> str:
     try:
         note = json.loads((directory / _NOTE).read_text(encoding="utf-8"))

@@ -235,6 +235,15 @@ class StoreWriter:
             self._connection.execute("PRAGMA optimize")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def compact(self) -> None:
+        """Write the full-text and vector indexes anew and give unused space back."""
+        with self.transaction() as connection:
+            connection.execute("INSERT INTO fulltext(fulltext) VALUES ('rebuild')")
+        self.update_derived(force=True)
+        with reported(self.directory):
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def update_derived(self, *, force: bool = False) -> None:
         """Write the derived vector index anew where it is missing or too far behind."""
         connection = self._connection

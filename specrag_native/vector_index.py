@@ -58,6 +58,11 @@ class Loaded:
             return []
         found: list[tuple[int, float]] = []
         if self.base is not None:
+            import faiss
+
+            # One question is too little work to share: waiting for a second thread that the
+            # machine has given to someone else costs more than the whole search.
+            faiss.omp_set_num_threads(1)
             scores, ids = self.base.search(
                 vector[None, :].astype(np.float32), limit, params=self._parameters()
             )
@@ -139,6 +144,7 @@ def write(connection: sqlite3.Connection, directory: Path, *, dim: int, state: S
     """
     import faiss
 
+    faiss.omp_set_num_threads(os.cpu_count() or 1)
     (count,) = connection.execute("SELECT count(*) FROM passages").fetchone()
     index = _patched(connection, directory, count=count, dim=dim, state=state)
     if index is None:

@@ -6,6 +6,7 @@ Law: a file that cannot be read costs one line, never the run; what was finished
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from specrag_native.cli.index_options import (
 
 if TYPE_CHECKING:
     from specrag_native.index_types import IndexOptions, IndexReport, Progress
+    from specrag_native.protocol import Embedder
 
 _SHOWN = 20
 """Skipped files named one by one; all of them are in --json and in ``specrag status``."""
@@ -38,7 +40,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_index_option(parser)
     add_embedder_options(parser)
     add_reading_options(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--watch", action="store_true", help="go on, and index what changes, until Ctrl-C"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object (with --watch one a line)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -113,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
     directory = index_dir(args)
     check_paths(args.paths, index_dir=directory)  # before a model is loaded
     embedder = open_embedder(args)
+    if args.watch:
+        return _watch(args, directory, embedder, options)
     with ProgressBar(shown=sys.stderr.isatty()) as bar:
         report = index_paths(
             args.paths, index_dir=directory, embedder=embedder, options=options, progress=bar.show
@@ -121,6 +130,19 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report_json(report, directory), indent=2))
     else:
         print_report(report, directory, print)
+    return 0
+
+
+def _watch(
+    args: argparse.Namespace, directory: Path, embedder: Embedder, options: IndexOptions
+) -> int:
+    from specrag_native.watch import watch_paths
+
+    for report in watch_paths(args.paths, index_dir=directory, embedder=embedder, options=options):
+        if args.json:
+            print(json.dumps(report_json(report, directory)), flush=True)
+        else:
+            print_report(report, directory, functools.partial(print, flush=True))
     return 0
 
 
