@@ -120,16 +120,15 @@ class _Pull:
                 f"unset it and pull again, or name a .gguf file"
             )
         try:
-            with disk_errors(hub.cache_dir(), 0, ref.name):
-                names = hub.list_files(ref.repo)
-                for part in hub.shards(hub.choose(names, ref), names):
-                    size, sha256 = hub.remote_facts(ref.repo, part)
-                    path = self._from_hub(ref.name, ref.repo, part, "main", size or 0)
-                    if sha256 and (got := self._hashed(path, ref.name)) != sha256:
-                        raise ModelFileError(
-                            f"{path} has the wrong sha256 {got}, the hub says {sha256}; delete it "
-                            "and pull again"
-                        )
+            names = hub.list_files(ref.repo)
+            for part in hub.shards(hub.choose(names, ref), names):
+                size, sha256 = hub.remote_facts(ref.repo, part)
+                path = self._from_hub(ref.name, ref.repo, part, "main", size or 0)
+                if sha256 and (got := self._hashed(path, ref.name)) != sha256:
+                    raise ModelFileError(
+                        f"{path} has the wrong sha256 {got}, the hub says {sha256}; delete it and "
+                        "pull again"
+                    )
         except hub.HubError as error:
             raise ModelNotFoundError(
                 f"model {ref.name} could not be fetched: {error}; check the name and the network, "
@@ -225,14 +224,18 @@ class _Pull:
             raise hub.HubError(
                 f"{source.repo}/{source.file} has changed: wrong sha256 {sha256} or size {size}"
             )
-        check_space(_existing(hub.cache_dir()), file.size, model.name)
         path = self._from_hub(model.name, source.repo, source.file, source.revision, file.size)
         if not self._is(file, path, model.name):
             raise hub.HubError(f"{path} has the wrong sha256, expected {file.sha256}")
         return path
 
     def _from_hub(self, model: str, repo: str, file: str, revision: str, size: int) -> Path:
-        with _bytes_of(self.report, Progress(model, file, "hub", 0, size)) as tell:
+        cache = hub.cache_dir()
+        check_space(cache, size, model, variable="HF_HOME")
+        with (
+            disk_errors(cache, size, model, variable="HF_HOME"),
+            _bytes_of(self.report, Progress(model, file, "hub", 0, size)) as tell,
+        ):
             return hub.download(repo, file, revision=revision, on_bytes=tell, cancel=self.cancel)
 
     def _package_file(self, model: Model, file: ModelFile, kept: Path) -> Path:
@@ -284,10 +287,3 @@ def _bytes_of(report: Report, start: Progress) -> Iterator[Callable[[int], None]
 
     tell(0)
     yield tell
-
-
-def _existing(folder: Path) -> Path:
-    """Return ``folder`` or the nearest folder above it that exists."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder

@@ -135,44 +135,54 @@ def human(n_bytes: int) -> str:
     return f"{n_bytes} bytes"
 
 
-def check_space(folder: Path, needed: int, what: str) -> None:
-    """Raise UserError when the disk of ``folder`` has less than ``needed`` bytes left."""
+def check_space(folder: Path, needed: int, what: str, *, variable: str = "SPECRAG_HOME") -> None:
+    """Raise UserError when the disk of ``folder`` has less than ``needed`` bytes left.
+
+    ``variable`` is the environment variable that places the folder.
+    """
     import shutil
 
-    free = shutil.disk_usage(folder).free
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    free = shutil.disk_usage(there).free
     if free < needed:
         raise UserError(
             f"not enough disk space for {what}: {folder} needs {human(needed)} ({needed} bytes), "
-            f"{human(free)} are free; make room, or set SPECRAG_HOME to a folder on another disk"
+            f"{human(free)} are free; make room, or set {variable} to a folder on another disk"
         )
 
 
 @contextmanager
-def disk_errors(folder: Path, needed: int, what: str) -> Iterator[None]:
+def disk_errors(
+    folder: Path, needed: int, what: str, *, variable: str = "SPECRAG_HOME"
+) -> Iterator[None]:
     """Turn a full or unwritable disk under ``folder`` into a UserError that says what to do."""
     try:
         yield
     except OSError as error:
-        raise_disk_error(error, folder, needed, what)
+        _raise_disk_error(error, folder, needed, what, variable)
 
 
-def raise_disk_error(error: OSError, folder: Path, needed: int, what: str) -> NoReturn:
-    """Raise the UserError that stands for ``error``, or ``error`` itself if it is no disk's."""
+def _raise_disk_error(
+    error: OSError, folder: Path, needed: int, what: str, variable: str
+) -> NoReturn:
+    """Raise the UserError that stands for ``error``, or ``error`` itself if no system gave it."""
     full = [errno.ENOSPC, errno.EFBIG]
     with suppress(AttributeError):  # not on every platform
         full.append(errno.EDQUOT)
     if error.errno in full:
         raise UserError(
             f"the disk is full while writing {what} in {folder}: {human(needed)} ({needed} bytes) "
-            "are needed; make room, or set SPECRAG_HOME to a folder on another disk, and pull "
+            f"are needed; make room, or set {variable} to a folder on another disk, and pull "
             "again: what was fetched so far is kept"
         ) from error
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-        raise UserError(
-            f"cannot write {what} in {folder}: {error.strerror}; set SPECRAG_HOME to a folder "
-            "you may write to"
-        ) from error
-    raise error
+    if error.errno is None:  # not from the system: a bug of ours, or another library's
+        raise error
+    raise UserError(
+        f"cannot write {what} in {folder}: {error.strerror}; set {variable} to a folder you may "
+        "write to"
+    ) from error
 
 
 @contextmanager

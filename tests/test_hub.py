@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 import time
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from model_world import FakeHub, fake_hub, gguf_bytes, isolate, sha256
 
 from specrag_native import catalog, fetch, hub
-from specrag_native.errors import Cancelled, ModelFileError, ModelNotFoundError
+from specrag_native.errors import Cancelled, ModelFileError, ModelNotFoundError, UserError
 from specrag_native.hub import HubRef, choose, parse_ref, shards
 
 TOY = gguf_bytes()
@@ -118,6 +120,18 @@ def test_what_the_hub_sends_is_checked_against_what_it_promised(server: FakeHub)
 def test_a_repository_that_does_not_exist_is_named(server: FakeHub) -> None:
     with pytest.raises(ModelNotFoundError, match="model a/none could not be fetched"):
         fetch.pull("a/none")
+
+
+def test_a_full_disk_under_the_hugging_face_cache_is_told(
+    monkeypatch: pytest.MonkeyPatch, server: FakeHub, tmp_path: Path
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda p: usage(100, 90, 10))
+    server.files = {("a/b", "x.gguf"): TOY}
+    with pytest.raises(UserError) as caught:
+        fetch.pull("a/b")
+    assert f"({len(TOY)} bytes)" in str(caught.value) and "set HF_HOME" in str(caught.value)
+    assert str(tmp_path / "hf" / "hub") in str(caught.value)
 
 
 def test_a_cancelled_download_stops(server: FakeHub) -> None:
