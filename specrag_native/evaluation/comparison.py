@@ -1,0 +1,139 @@
+"""Results that may be compared: the same questions from the same evidence, method beside method.
+
+Law: a difference between two methods is taken over the questions both have answered, and over no
+others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from specrag_native.evaluation.intervals import Interval, paired_difference
+from specrag_native.evaluation.offline import derive
+from specrag_native.evaluation.results import Header, Record, ResultSet
+from specrag_native.evaluation.summary import Summary, summarise
+
+BASELINE = "standard"
+_ORDER = ("standard", "speculative", "drafter", "oracle", "corrective", "self-reflective")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method on one set."""
+
+    name: str
+    header: Header
+    records: Mapping[str, Record]
+    contended: bool
+    derived: bool
+    summary: Summary = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "summary", summarise(list(self.records.values())))
+
+    def against(self, other: Entry) -> Interval | None:
+        """Return how much more accurate this is than ``other``, on the questions of both."""
+        shared = [id for id in self.records if id in other.records]
+        if not shared or other is self:
+            return None
+        return paired_difference(
+            [self.records[id].grade.right for id in shared],
+            [other.records[id].grade.right for id in shared],
+        )
+
+
+@dataclass(frozen=True)
+class Group:
+    """All methods measured on one set with the same evidence and the same verifier."""
+
+    dataset: str
+    evidence: str
+    verifier: str
+    entries: Sequence[Entry]
+
+    @property
+    def title(self) -> str:
+        """What a table or plot of this group is called."""
+        kind = "" if self.evidence == "given" else f" ({self.evidence})"
+        return f"{self.dataset}{kind}"
+
+    def find(self, name: str) -> Entry | None:
+        """Return the method of this name."""
+        return next((e for e in self.entries if e.name == name), None)
+
+    @property
+    def baseline(self) -> Entry | None:
+        """Standard RAG with the verifier."""
+        return self.find(BASELINE)
+
+    @property
+    def main(self) -> list[Entry]:
+        """The methods themselves, without their ablations and sweeps."""
+        return [e for e in self.entries if is_main(e)]
+
+
+def is_main(entry: Entry) -> bool:
+    """Return whether an entry is a method as it is by default, not an ablation of it."""
+    return " " not in entry.name.partition(" (")[0]
+
+
+def group(results: Sequence[ResultSet]) -> list[Group]:
+    """Return the groups of some results, with what is derived from drafts added."""
+    held: dict[tuple[str, str, str], list[Entry]] = {}
+    for result in results:
+        header = result.header
+        if not result.records:
+            continue
+        verifier = header.models.get("verifier", {}).get("file", "")
+        key = (header.dataset, header.evidence, verifier)
+        busy = bool(result.contended)
+        held.setdefault(key, []).append(
+            Entry(header.variant, header, result.records, busy, derived=False)
+        )
+        for name, records in derive(result).items():
+            if records:
+                held[key].append(
+                    Entry(name, header, {r.id: r for r in records}, busy, derived=True)
+                )
+    _place_verifierless(held)
+    return [
+        Group(dataset, evidence, verifier, _named(entries))
+        for (dataset, evidence, verifier), entries in sorted(held.items())
+    ]
+
+
+def _place_verifierless(held: dict[tuple[str, str, str], list[Entry]]) -> None:
+    """Put methods without a verifier beside those of every verifier on the same set."""
+    for key in [k for k in held if not k[2]]:
+        others = [k for k in held if k[:2] == key[:2] and k[2]]
+        for other in others:
+            held[other] += held[key]
+        if others:
+            del held[key]
+
+
+def _named(entries: Sequence[Entry]) -> list[Entry]:
+    """Drop derived entries that were measured too, and tell apart entries of one name."""
+    measured = {(e.name, _drafter(e)) for e in entries if not e.derived}
+    kept = [e for e in entries if not e.derived or (e.name, _drafter(e)) not in measured]
+    out = []
+    for entry in kept:
+        name = entry.name
+        twins = [e for e in kept if e.name == name]
+        if len(twins) > 1:
+            mark = Path(_drafter(entry)).stem
+            if not mark or sum(_drafter(e) == _drafter(entry) for e in twins) > 1:
+                mark = " ".join(filter(None, (mark, entry.header.config_hash[:6])))
+            name = f"{name} ({mark})"
+        out.append(Entry(name, entry.header, entry.records, entry.contended, entry.derived))
+    rank = {name: i for i, name in enumerate(_ORDER)}
+    return sorted(
+        out,
+        key=lambda e: (not is_main(e), rank.get(e.name.partition(" ")[0], len(rank)), e.name),
+    )
+
+
+def _drafter(entry: Entry) -> str:
+    return entry.header.models.get("drafter", {}).get("file", "")

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation_fakes import PROVENANCE, rows, session, write_set
+
+from specrag_native.config import Config
+from specrag_native.evaluation.comparison import group
+from specrag_native.evaluation.datasets import read_dataset
+from specrag_native.evaluation.report import results_document, write_report
+from specrag_native.evaluation.results import read_folder
+from specrag_native.evaluation.runner import Evaluation
+from specrag_native.evaluation.tables import accuracy_table, markdown
+from specrag_native.evaluation.variants import expand
+
+HOSTILE = '<script>alert("Zed")</script><img src=http://x/y>'
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    dataset = read_dataset(write_set(folder / "towns-dev.jsonl", rows(12)))
+    for contended, methods in ((False, "speculative,standard"), (True, "drafter")):
+        provenance = dataclasses.replace(PROVENANCE, contended=contended)
+        variants = expand(
+            methods.split(","),
+            Config(abstain_below=0.3),
+            ablations=["one-cluster"] if not contended else [],
+        )
+        list(Evaluation(session(), provenance, folder / "out").run([dataset], variants))
+    sweep = expand(["speculative"], Config(), drafts=[1, 3])
+    list(Evaluation(session(), PROVENANCE, folder / "out").run([dataset], sweep))
+    return folder / "out"
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_asks_for_nothing_outside(results: Path) -> None:
+    report = write_report(results, results / "report", plots=False)
+    text = report.page.read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    assert not {tag for tag, _ in tags.seen} & {"script", "link", "iframe", "object"}
+    assert not [a for _, a in tags.seen if (a.get("src") or "data:").partition(":")[0] != "data"]
+    assert "http" not in re.sub(r'http-equiv="Content-Security-Policy"', "", text)
+    assert "default-src 'none'" in text
+
+
+def test_hostile_texts_are_shown_as_text(tmp_path: Path) -> None:
+    lines = rows(3)
+    for line in lines:
+        line["passages"] = [
+            {"id": f"{HOSTILE}{i}", "title": HOSTILE, "text": f"Zed {HOSTILE}"} for i in range(3)
+        ]
+        line["question"] = f"Who? {HOSTILE}"
+        line["id"] += HOSTILE
+    path = write_set(tmp_path / "towns.jsonl", lines)
+    dataset = read_dataset(path)
+    variants = expand(["speculative", "standard"], Config(abstain_below=0.0))
+    list(Evaluation(session(), PROVENANCE, tmp_path / "out").run([dataset], variants))
+    report = write_report(tmp_path / "out", tmp_path / "page", plots=False, questions=[dataset])
+    text = report.page.read_text(encoding="utf-8")
+    assert "&lt;script&gt;" in text
+    assert "<script" not in text and "<img" not in text
+    assert "<script" not in report.markdown
+
+
+def test_questions_are_shown_only_where_the_set_is_at_hand(results: Path) -> None:
+    dataset = read_dataset(results.parent / "towns-dev.jsonl")
+    bare = write_report(results, results / "report", plots=False).page.read_text()
+    assert "Which town lies near" not in bare
+    full = write_report(results, results / "report", plots=False, questions=[dataset])
+    assert "Which town lies near" in full.page.read_text()
+
+
+def test_tables_hold_the_figures_of_the_records(results: Path) -> None:
+    (found,) = group(read_folder(results))
+    assert [e.name for e in found.main] == ["standard", "speculative", "drafter", "oracle"]
+    speculative = found.find("speculative")
+    assert speculative is not None
+    right = [r.grade.right for r in speculative.records.values()]
+    assert speculative.summary.accuracy.mean == pytest.approx(sum(right) / len(right))
+    table = accuracy_table([found])
+    row = next(r for r in table.rows if r[1] == "speculative")
+    assert row[3].startswith(f"{100 * sum(right) / len(right):.1f} [")
+    written = markdown(table)
+    assert written.count("\n| ") == 2 + len(table.rows)
+
+
+def test_differences_are_taken_over_shared_questions_only(results: Path) -> None:
+    (found,) = group(read_folder(results))
+    speculative, standard = found.find("speculative"), found.find("standard")
+    assert speculative is not None and standard is not None
+    fewer = dataclasses.replace(
+        standard, records={id: r for id, r in list(standard.records.items())[:5]}
+    )
+    difference = speculative.against(fewer)
+    assert difference is not None and difference.n == 5
+    expected = sum(
+        speculative.records[id].grade.right - r.grade.right for id, r in fewer.records.items()
+    )
+    assert difference.mean == pytest.approx(expected / 5)
+    assert speculative.against(speculative) is None
+
+
+def test_seconds_of_a_busy_machine_are_marked(results: Path) -> None:
+    report = write_report(results, results / "report", plots=False)
+    cost = report.markdown.partition("## Cost per question")[2].partition("## ")[0]
+    lines = {line.split("|")[2].strip(): line for line in cost.splitlines() if line.startswith("|")}
+    assert " * |" in lines["drafter"]
+    assert " * |" not in lines["standard"]
+    assert "*oracle*" not in lines
+
+
+def test_the_same_results_give_the_same_document(results: Path) -> None:
+    first = results_document(results)
+    assert first == results_document(results)
+    assert "specrag eval set.jsonl" in first and "v" * 64 in first
+    assert "Variants on towns-dev" in first
+
+
+def test_every_plot_is_a_png_with_data(results: Path) -> None:
+    pytest.importorskip("matplotlib", reason="plots need the extra eval")
+    report = write_report(results, results / "report")
+    names = {p.stem for p in report.plots}
+    assert names == {
+        "accuracy",
+        "latency",
+        "ablations-towns-dev",
+        "calibration-towns-dev",
+        "sweep-towns-dev",
+    }
+    for path in report.plots:
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert report.page.read_text().count("data:image/png") == len(names)
+
+
+def test_the_package_is_imported_without_plotting() -> None:
+    code = (
+        "import sys, specrag_native.evaluation.report, specrag_native.cli.eval;"
+        "assert 'matplotlib' not in sys.modules and 'faiss' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
