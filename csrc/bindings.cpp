@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "engine.h"
 #include "errors.h"
 #include "library.h"
@@ -13,6 +15,8 @@ using namespace py::literals;
 
 namespace specrag {
 namespace {
+
+using MaybeCancelFlag = std::optional<std::shared_ptr<CancelFlag>>;
 
 // Asks Python whether a signal (Ctrl-C) wants to stop the call. Only the main thread has signals;
 // elsewhere this is a cheap no.
@@ -43,16 +47,17 @@ auto without_gil(const std::shared_ptr<CancelFlag>& flag, Work work) {
 TextCallback make_text_callback(const py::object& on_text, const std::shared_ptr<CancelFlag>& stop,
                                 std::exception_ptr& error) {
     if (on_text.is_none()) return nullptr;
-    return [&on_text, stop, &error](std::size_t prompt, std::size_t stage, const std::string& text) {
-        const py::gil_scoped_acquire gil;
-        if (error) return;
-        try {
-            on_text(prompt, stage, text);
-        } catch (...) {
-            error = std::current_exception();
-            stop->cancel();
-        }
-    };
+    return
+        [&on_text, stop, &error](std::size_t prompt, std::size_t stage, const std::string& text) {
+            const py::gil_scoped_acquire gil;
+            if (error) return;
+            try {
+                on_text(prompt, stage, text);
+            } catch (...) {
+                error = std::current_exception();
+                stop->cancel();
+            }
+        };
 }
 
 std::string finish_reason_name(FinishReason reason) {
@@ -158,20 +163,22 @@ void bind_values(py::module_& m) {
 void bind_model(py::module_& m) {
     py::class_<Model, std::shared_ptr<Model>>(m, "Model")
         .def(py::init([](const std::string& path, std::int32_t n_gpu_layers, std::int32_t main_gpu,
-                         bool use_mmap, const std::shared_ptr<CancelFlag>& cancel) {
+                         bool use_mmap, const MaybeCancelFlag& cancel) {
                  const ModelOptions options{n_gpu_layers, main_gpu, use_mmap};
                  const py::gil_scoped_release release;
-                 return std::make_shared<Model>(path, options, cancel ? &cancel->raw() : nullptr);
+                 return std::make_shared<Model>(path, options,
+                                                cancel ? &(*cancel)->raw() : nullptr);
              }),
              "path"_a, py::kw_only(), "n_gpu_layers"_a = 0, "main_gpu"_a = 0, "use_mmap"_a = true,
-             "cancel"_a = nullptr)
+             "cancel"_a = py::none())
         .def_property_readonly("facts", &Model::facts)
         .def(
             "tokenize",
             [](const Model& model, const Prompt& prompt) { return model.tokenize(prompt).ids; },
             "prompt"_a, py::call_guard<py::gil_scoped_release>())
-        .def("piece", [](const Model& model, Token token) { return py::bytes(model.piece(token)); },
-             "token"_a)
+        .def(
+            "piece", [](const Model& model, Token token) { return py::bytes(model.piece(token)); },
+            "token"_a)
         .def("apply_chat_template", &Model::apply_chat_template, "messages"_a, "add_assistant"_a);
 }
 
@@ -197,9 +204,9 @@ void bind_engine(py::module_& m) {
             "generate",
             [](Engine& engine, const std::vector<Prompt>& prompts, std::vector<Stage> stages,
                float temperature, std::uint64_t seed, const py::object& on_text,
-               const std::shared_ptr<CancelFlag>& cancel) {
+               const MaybeCancelFlag& cancel) {
                 const GenerateOptions options{std::move(stages), temperature, seed};
-                const auto flag = cancel ? cancel : std::make_shared<CancelFlag>();
+                const auto flag = cancel.value_or(std::make_shared<CancelFlag>());
                 std::exception_ptr error;
                 const TextCallback callback = make_text_callback(on_text, flag, error);
                 Usage usage;
@@ -213,13 +220,12 @@ void bind_engine(py::module_& m) {
                 return std::make_pair(std::move(out), usage);
             },
             "prompts"_a, py::kw_only(), "stages"_a, "temperature"_a, "seed"_a,
-            "on_text"_a = py::none(), "cancel"_a = nullptr)
+            "on_text"_a = py::none(), "cancel"_a = py::none())
         .def(
             "score",
-            [](Engine& engine, const std::vector<Prompt>& prompts,
-               const std::shared_ptr<CancelFlag>& cancel) {
+            [](Engine& engine, const std::vector<Prompt>& prompts, const MaybeCancelFlag& cancel) {
                 Usage usage;
-                auto results = without_gil(cancel, [&](CallControl control) {
+                auto results = without_gil(cancel.value_or(nullptr), [&](CallControl control) {
                     return engine.score(prompts, std::move(control), usage);
                 });
                 std::vector<std::vector<SegmentScore>> out;
@@ -227,21 +233,22 @@ void bind_engine(py::module_& m) {
                 for (Score& s : results) out.push_back(std::move(s.segments));
                 return std::make_pair(std::move(out), usage);
             },
-            "prompts"_a, py::kw_only(), "cancel"_a = nullptr)
+            "prompts"_a, py::kw_only(), "cancel"_a = py::none())
         .def(
             "embed",
             [](Engine& engine, const std::vector<std::string>& texts,
-               const std::shared_ptr<CancelFlag>& cancel) {
+               const MaybeCancelFlag& cancel) {
                 Usage usage;
-                const std::vector<float> rows = without_gil(cancel, [&](CallControl control) {
-                    return engine.embed(texts, std::move(control), usage);
-                });
+                const std::vector<float> rows =
+                    without_gil(cancel.value_or(nullptr), [&](CallControl control) {
+                        return engine.embed(texts, std::move(control), usage);
+                    });
                 py::array_t<float> out({static_cast<py::ssize_t>(texts.size()),
                                         static_cast<py::ssize_t>(engine.model().facts().n_embd)});
                 std::copy(rows.begin(), rows.end(), out.mutable_data());
                 return std::make_pair(out, usage);
             },
-            "texts"_a, py::kw_only(), "cancel"_a = nullptr);
+            "texts"_a, py::kw_only(), "cancel"_a = py::none());
 }
 
 }  // namespace

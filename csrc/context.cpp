@@ -33,8 +33,9 @@ void Context::Deleter::operator()(llama_context* context) const { llama_free(con
 Context::Context(const Model& model, const EngineOptions& options) {
     const bool embedding = model.facts().is_embedding;
     if (!embedding && (llama_model_is_recurrent(model.raw()) || llama_model_is_hybrid(model.raw())))
-        throw ModelError(model.facts().path + " (" + model.facts().architecture +
-                         ") keeps a recurrent state, which prompts cannot share: use a transformer");
+        throw ModelError(
+            model.facts().path + " (" + model.facts().architecture +
+            ") keeps a recurrent state, which prompts cannot share: use a transformer");
     llama_context_params params = llama_context_default_params();
     params.n_ctx = static_cast<std::uint32_t>(options.n_ctx);
     params.n_batch = static_cast<std::uint32_t>(options.n_batch);
@@ -90,8 +91,7 @@ void Context::decode(Batch& batch, CallControl& control, double& seconds) {
     const auto begin = std::chrono::steady_clock::now();
     const std::int32_t rc = llama_decode(context_.get(), batch.view());
     llama_synchronize(context_.get());
-    seconds +=
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     control_ = nullptr;
     if (rc == 0) return;
     clear();
@@ -115,8 +115,7 @@ const float* Context::pooled_embedding(SequenceId sequence) const {
 }
 
 void Context::clear() {
-    if (llama_memory_t memory = llama_get_memory(context_.get()))
-        llama_memory_clear(memory, false);
+    if (llama_memory_t memory = llama_get_memory(context_.get())) llama_memory_clear(memory, false);
 }
 
 void Context::forget(SequenceId sequence) {

@@ -1,4 +1,5 @@
-// The only caller of the library's decode and memory functions. Return codes become exceptions here.
+// The only caller of the library's decode and memory functions. Return codes become exceptions
+// here.
 #pragma once
 
 #include <cstdint>

@@ -22,8 +22,7 @@ public:
     std::vector<Generation> generate(const std::vector<Prompt>& prompts,
                                      const GenerateOptions& options, const TextCallback& on_text,
                                      CallControl control, Usage& usage);
-    std::vector<Score> score(const std::vector<Prompt>& prompts, CallControl control,
-                             Usage& usage);
+    std::vector<Score> score(const std::vector<Prompt>& prompts, CallControl control, Usage& usage);
     // Pooled, L2-normalised embeddings, row by row, n_embd floats each.
     std::vector<float> embed(const std::vector<std::string>& texts, CallControl control,
                              Usage& usage);

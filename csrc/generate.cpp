@@ -88,7 +88,8 @@ private:
     TokenLogprob choose(const float* logits) {
         const TokenLogprob first = pick(logits);
         const std::size_t n_tokens = result_.completions.back().tokens.size();
-        if (n_tokens >= static_cast<std::size_t>(stage().min_tokens) || !ends_too_early(first.token))
+        if (n_tokens >= static_cast<std::size_t>(stage().min_tokens) ||
+            !ends_too_early(first.token))
             return first;
         std::vector<float> allowed(logits, logits + model_.n_vocab());
         TokenLogprob next = first;

@@ -20,7 +20,7 @@ std::string system_info();            // CPU features the library was built with
 struct Device {
     std::string name;
     std::string description;
-    std::string kind;  // "cpu" | "gpu" | "integrated-gpu" | "accelerator"
+    std::string kind;                // "cpu" | "gpu" | "integrated-gpu" | "accelerator"
     std::uint64_t memory_total = 0;  // bytes
 };
 std::vector<Device> devices();

@@ -39,9 +39,9 @@ const std::map<std::string, llama_ftype>& ftypes() {
 std::vector<Token> tokenize_raw(const llama_vocab* vocab, const std::string& text, bool add_special,
                                 bool parse_special) {
     std::vector<Token> tokens(text.size() + 8);
-    int n = llama_tokenize(vocab, text.data(), static_cast<std::int32_t>(text.size()),
-                           tokens.data(), static_cast<std::int32_t>(tokens.size()), add_special,
-                           parse_special);
+    int n =
+        llama_tokenize(vocab, text.data(), static_cast<std::int32_t>(text.size()), tokens.data(),
+                       static_cast<std::int32_t>(tokens.size()), add_special, parse_special);
     if (n < 0) {
         tokens.resize(static_cast<std::size_t>(-static_cast<std::int64_t>(n)));
         n = llama_tokenize(vocab, text.data(), static_cast<std::int32_t>(text.size()),
@@ -103,11 +103,10 @@ Model::Tokens Model::tokenize(const Prompt& prompt) const {
     if (llama_vocab_get_add_bos(vocab_)) {
         const Token bos = llama_vocab_bos(vocab_);
         // A template that writes the token itself keeps its own.
-        const bool written = !prompt.empty() && prompt.front().control &&
-                             [&] {
-                                 const auto ids = tokenize_raw(vocab_, prompt.front().text, false, true);
-                                 return !ids.empty() && ids.front() == bos;
-                             }();
+        const bool written = !prompt.empty() && prompt.front().control && [&] {
+            const auto ids = tokenize_raw(vocab_, prompt.front().text, false, true);
+            return !ids.empty() && ids.front() == bos;
+        }();
         if (!written && bos >= 0) {
             out.ids.push_back(bos);
             out.segment.push_back(-1);
@@ -127,8 +126,7 @@ std::vector<Token> Model::tokenize_text(const std::string& text, bool control) c
     return text.empty() ? std::vector<Token>() : tokenize_raw(vocab_, text, false, control);
 }
 
-std::vector<Token> Model::tokenize_for_embedding(const std::string& text,
-                                                 std::size_t limit) const {
+std::vector<Token> Model::tokenize_for_embedding(const std::string& text, std::size_t limit) const {
     std::vector<Token> tokens = tokenize_raw(vocab_, text, true, false);
     if (tokens.size() > limit && limit > 0) {
         const Token last = tokens.back();
@@ -154,8 +152,7 @@ bool Model::ends_generation(Token token) const { return llama_vocab_is_eog(vocab
 
 std::string Model::apply_chat_template(const std::vector<ChatMessage>& messages,
                                        bool add_assistant) const {
-    if (facts_.chat_template.empty())
-        throw ModelError(facts_.path + " has no chat template");
+    if (facts_.chat_template.empty()) throw ModelError(facts_.path + " has no chat template");
     std::vector<llama_chat_message> chat;
     std::size_t bytes = 256;
     for (const auto& [role, content] : messages) {

@@ -9,9 +9,9 @@
 namespace specrag {
 
 struct Pass {
-    PromptTree tree;                    // prompt i of the tree is ...
-    std::vector<std::size_t> prompts;   // ... prompts[i] of the caller
-    std::size_t n_prompt_tokens = 0;    // of all its prompts, one by one
+    PromptTree tree;                   // prompt i of the tree is ...
+    std::vector<std::size_t> prompts;  // ... prompts[i] of the caller
+    std::size_t n_prompt_tokens = 0;   // of all its prompts, one by one
 };
 
 struct PassLimits {

@@ -17,9 +17,11 @@ TreeOrder::TreeOrder(const PromptTree& tree) : runs_(tree.n_prompts()) {
 
 std::size_t TreeOrder::index(std::size_t prompt, std::size_t position) const {
     const auto& runs = runs_[prompt];
-    const auto after = std::upper_bound(
-        runs.begin(), runs.end(), position,
-        [](std::size_t p, const std::pair<std::size_t, std::size_t>& run) { return p < run.first; });
+    const auto after =
+        std::upper_bound(runs.begin(), runs.end(), position,
+                         [](std::size_t p, const std::pair<std::size_t, std::size_t>& run) {
+                             return p < run.first;
+                         });
     const auto& run = *(after - 1);
     return run.second + (position - run.first);
 }

@@ -24,7 +24,8 @@ using Prompt = std::vector<Segment>;
 // `max_tokens`; then the tokens of `then` are forced and the next stage begins.
 struct Stage {
     std::int32_t max_tokens = 128;
-    std::int32_t min_tokens = 0;  // tokens before which the stage cannot end, whatever the model says
+    std::int32_t min_tokens =
+        0;  // tokens before which the stage cannot end, whatever the model says
     std::vector<std::string> stop;
     Prompt then;
 };
@@ -88,11 +89,11 @@ struct ModelFacts {
 };
 
 struct EngineOptions {
-    std::int32_t n_ctx = 4096;       // KV cells for all sequences together
-    std::int32_t n_batch = 512;      // tokens per decode call (also the physical batch)
-    std::int32_t n_seq_max = 64;     // sequences in flight
-    std::int32_t n_outputs_max = 128;  // logit rows kept per decode call; bounds memory
-    std::int32_t threads = 0;        // 0: the library's choice
+    std::int32_t n_ctx = 4096;             // KV cells for all sequences together
+    std::int32_t n_batch = 512;            // tokens per decode call (also the physical batch)
+    std::int32_t n_seq_max = 64;           // sequences in flight
+    std::int32_t n_outputs_max = 128;      // logit rows kept per decode call; bounds memory
+    std::int32_t threads = 0;              // 0: the library's choice
     std::string flash_attention = "auto";  // "auto" | "on" | "off"
 };
 

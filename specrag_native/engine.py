@@ -47,6 +47,10 @@ LLAMA_CPP_PYTHON_VERSION = "0.3.36"
 """The release whose headers the extension is compiled against; it must be the one installed."""
 
 
+SPIN_COUNT = "2000"
+"""How long GNU OpenMP threads wait in a loop before they sleep, unless the user says otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """Settings of one engine. Every field has a default that is sane on a laptop."""
@@ -131,6 +135,11 @@ def _require_exact_library(core: Any) -> None:
 @functools.lru_cache(maxsize=1)
 def load_core() -> Any:
     """Import the extension once and check that the library beside it is the right one."""
+    # Between two operations of a graph, threads wait for each other in a loop for milliseconds by
+    # default. When another program has the core, that wait is the time slice of the waiting: a
+    # short wait costs nothing on a quiet machine and keeps a busy one several times faster.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
         from specrag_native import _core
     except ImportError as error:
@@ -158,6 +167,53 @@ def _translated() -> Iterator[None]:
         raise DecodeError(str(error)) from None
     except core.ModelError as error:
         raise ModelFileError(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Something the library can compute on; ``memory_total`` in bytes."""
+
+    name: str
+    description: str
+    kind: str
+    memory_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryFacts:
+    """The library in this process: versions, CPU features, devices and the files it came from."""
+
+    version: str
+    build_version: str
+    system_info: str
+    supports_gpu_offload: bool
+    devices: tuple[Device, ...]
+    libraries: tuple[str, ...]
+
+
+def library_facts() -> LibraryFacts:
+    """Return what is loaded and from where. Raises ``EngineError`` when nothing can be loaded."""
+    core = load_core()
+    return LibraryFacts(
+        version=core.library_version(),
+        build_version=core.library_build_version(),
+        system_info=core.system_info(),
+        supports_gpu_offload=core.supports_gpu_offload(),
+        devices=tuple(
+            Device(d.name, d.description, d.kind, d.memory_total) for d in core.devices()
+        ),
+        libraries=_loaded_libraries(),
+    )
+
+
+def _loaded_libraries() -> tuple[str, ...]:
+    """Return the library's files that are mapped into this process; empty where unknown."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:  # macOS, Windows
+        return ()
+    files = {line.split(maxsplit=5)[-1] for line in maps.splitlines() if line.count("/")}
+    return tuple(sorted(f for f in files if Path(f).name.startswith(("libllama", "libggml"))))
 
 
 def new_cancel_flag() -> CancelFlag:
@@ -379,7 +435,7 @@ class NativeEngine:
             vectors, _ = self._engine.embed(
                 list(texts), cancel=cast("_core.CancelFlag | None", cancel)
             )
-        return cast("FloatArray", vectors)
+        return vectors
 
     @functools.cached_property
     def file_digest(self) -> str:

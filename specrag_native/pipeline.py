@@ -22,7 +22,6 @@ from specrag_native.protocol import CancelFlag, Embedder, Engine, OnText
 from specrag_native.subsets import draw_subsets
 from specrag_native.types import (
     Answer,
-    Citation,
     DecidedBy,
     Draft,
     Hit,
@@ -59,8 +58,8 @@ class Models(Protocol):
 class Retriever(Protocol):
     """Finds passages."""
 
-    def search(self, question: str, n: int = 10) -> list[Hit]:
-        """Return up to ``n`` hits, best first."""
+    def search_with(self, question: str, vector: FloatArray | None, n: int = 10) -> list[Hit]:
+        """Return up to ``n`` hits, best first, for a question and its embedding."""
 
 
 class _Clock:
@@ -136,7 +135,9 @@ class Pipeline:
             if hits is None:
                 if self.retriever is None:
                     raise QuestionError("there is no index to search: give hits or open an index")
-                hits = self.retriever.search(asked.text, self.config.top)
+                if question_vector is None:
+                    question_vector = self.models.embedder.embed([asked.text])[0]
+                hits = self.retriever.search_with(asked.text, question_vector, self.config.top)
         emit(Retrieved(tuple(hits)))
         run = {
             "speculative": self._speculative,
@@ -315,10 +316,8 @@ class Pipeline:
         verdicts: Sequence[Verdict],
         clock: _Clock,
     ) -> Answer:
-        citations: tuple[Citation, ...] = ()
         with clock.stage("cite"):
-            if passages:
-                citations = tuple(cite(rationale, text, passages).citations)
+            cited = cite(rationale, text, passages)
         used = ("drafter", "verifier") if decided_by != "standard" else ("verifier",)
         return Answer(
             question=question.text,
@@ -326,7 +325,9 @@ class Pipeline:
             rationale=rationale,
             confidence=confidence,
             decided_by=decided_by,
-            citations=citations,
+            citations=cited.citations,
+            support=cited.support,
+            unsupported=tuple(s.text for s in cited.unsupported),
             verdicts=tuple(verdicts),
             timings=clock.finish(),
             usage=clock.usage,

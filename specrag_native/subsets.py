@@ -103,9 +103,7 @@ def _coverage(clusters: Sequence[Sequence[int]], m: int) -> list[tuple[int, ...]
     return chosen
 
 
-def _random(
-    clusters: Sequence[Sequence[int]], m: int, rng: random.Random
-) -> list[tuple[int, ...]]:
+def _random(clusters: Sequence[Sequence[int]], m: int, rng: random.Random) -> list[tuple[int, ...]]:
     possible = 1
     for c in clusters:
         possible *= len(c)
@@ -177,7 +175,5 @@ def draw_subsets(
                 chosen += _within(c, k, m - len(chosen), rng)
         else:
             clusters = _split_largest(clusters, k)
-            chosen = (
-                _coverage(clusters, m) if strategy == "coverage" else _random(clusters, m, rng)
-            )
+            chosen = _coverage(clusters, m) if strategy == "coverage" else _random(clusters, m, rng)
     return [Subset(tuple(hits[i].passage for i in sorted(c))) for c in chosen]

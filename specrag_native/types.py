@@ -174,7 +174,9 @@ class Usage:
 class Answer:
     """The outcome of a question: the answer with everything that supports it.
 
-    ``confidence`` is in 0..1. ``timings`` are seconds per stage (``retrieve``, ``cluster``,
+    ``confidence`` is in 0..1. ``support`` is the share, 0..1, of the rationale's words (of the
+    answer's, without a rationale) in sentences that the cited passages support; ``unsupported``
+    names the other sentences. ``timings`` are seconds per stage (``retrieve``, ``cluster``,
     ``draft``, ``verify``, ``repair``, ``total``); ``usage`` is per model role (``drafter``,
     ``verifier``); ``models`` names the model file per role.
     """
@@ -185,6 +187,8 @@ class Answer:
     confidence: float
     decided_by: DecidedBy
     citations: tuple[Citation, ...] = ()
+    support: float = 0.0
+    unsupported: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     usage: Mapping[str, Usage] = field(default_factory=dict)
@@ -198,6 +202,8 @@ class Answer:
             "rationale": self.rationale,
             "confidence": self.confidence,
             "decided_by": self.decided_by,
+            "support": self.support,
+            "unsupported": list(self.unsupported),
             "citations": [
                 {
                     "document": c.document,

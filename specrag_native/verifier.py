@@ -67,9 +67,7 @@ class Verifier:
                 )
             batch = self._engine.score(pairs, cancel=cancel)
             usage = batch.usage
-            scored = {
-                text: (batch[2 * i], batch[2 * i + 1]) for i, text in enumerate(texts)
-            }
+            scored = {text: (batch[2 * i], batch[2 * i + 1]) for i, text in enumerate(texts)}
         return [self._verdict(d, scored.get((d.answer, d.rationale))) for d in drafts], usage
 
     def _verdict(self, draft: Draft, scored: tuple[Score, Score] | None) -> Verdict:

@@ -1,0 +1,206 @@
+"""``specrag ask``: one question, answered from the index, with everything that supports it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specrag_native.cli.index_options import add_embedder_options, add_index_option, index_dir
+
+if TYPE_CHECKING:
+    from specrag_native.config import Config
+    from specrag_native.events import Event
+    from specrag_native.types import Answer, Question, Verdict
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "ask",
+        help="answer a question from the indexed documents",
+        description="Answer a question from the indexed documents, with rationale, citations and "
+        "confidence.",
+    )
+    parser.add_argument("question", metavar="QUESTION")
+    add_index_option(parser)
+    parser.add_argument(
+        "--method",
+        choices=("speculative", "standard", "drafter"),
+        default="speculative",
+        help="speculative (default); standard: the verifier reads all passages; drafter: the "
+        "drafter alone",
+    )
+    parser.add_argument("--drafts", type=int, metavar="M", help="drafts (default: 5)")
+    parser.add_argument(
+        "--per-draft", type=int, metavar="K", help="passages per draft (default: 2)"
+    )
+    parser.add_argument("--top", type=int, metavar="N", help="passages retrieved (default: 10)")
+    parser.add_argument(
+        "--claim", action="store_true", help="the question is a claim: is it true or false?"
+    )
+    parser.add_argument(
+        "--choice",
+        action="append",
+        metavar="TEXT",
+        help="an option of a multiple-choice question; give it once for each option",
+    )
+    parser.add_argument("--drafter", metavar="MODEL", help="as --embedder, for the drafter")
+    parser.add_argument("--verifier", metavar="MODEL", help="as --embedder, for the verifier")
+    add_embedder_options(parser)
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of clustering (default: 0)")
+    parser.add_argument("--show-drafts", action="store_true", help="also print every draft")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer and print."""
+    from specrag_native.errors import QuestionError
+    from specrag_native.session import SpeculativeRAG
+
+    question = _question(args)
+    if not question.text.strip():  # before models are loaded
+        raise QuestionError("the question is empty: ask something")
+    config = _config(args)
+    with SpeculativeRAG.open(
+        index_dir(args),
+        config=config,
+        drafter=args.drafter,
+        verifier=args.verifier,
+        embedder=args.embedder,
+        threads=args.threads,
+        n_gpu_layers=args.gpu_layers,
+        method=args.method,
+    ) as rag:
+        with _Status(shown=sys.stderr.isatty() and not args.json) as status:
+            answer = rag.answer(question, method=args.method, on_event=status.show)
+    if args.json:
+        print(json.dumps(answer.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print_answer(answer, print, show_drafts=args.show_drafts)
+    return 0
+
+
+def _question(args: argparse.Namespace) -> Question:
+    from specrag_native.errors import QuestionError
+    from specrag_native.types import Question
+
+    if args.claim and args.choice:
+        raise QuestionError("--claim and --choice cannot stand together: choose one")
+    if args.choice:
+        if not 2 <= len(args.choice) <= 26:
+            raise QuestionError(f"--choice must be given 2 to 26 times, got {len(args.choice)}")
+        letters = {chr(ord("A") + i): text for i, text in enumerate(args.choice)}
+        return Question(args.question, "choice", letters)
+    return Question(args.question, "claim" if args.claim else "qa")
+
+
+def _config(args: argparse.Namespace) -> Config:
+    from specrag_native.config import Config
+
+    given = {
+        "n_drafts": args.drafts,
+        "passages_per_draft": args.per_draft,
+        "top": args.top,
+        "seed": args.seed,
+    }
+    return Config.from_mapping({name: value for name, value in given.items() if value is not None})
+
+
+class _Status:
+    """One line on a terminal that says what is being done, gone when the answer is there."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+        self._words = 0
+
+    def __enter__(self) -> _Status:
+        self._say("loading models")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def _say(self, text: str) -> None:
+        if self._shown:
+            sys.stderr.write(f"\r\x1b[K{text} ...")
+            sys.stderr.flush()
+
+    def show(self, event: Event) -> None:
+        from specrag_native.events import DraftText, Retrieved, Verified
+
+        if isinstance(event, Retrieved):
+            self._say(f"{len(event.hits)} passages found, reading")
+        elif isinstance(event, DraftText):
+            self._words += 1
+            if self._words % 8 == 0:
+                self._say(f"drafting ({self._words} pieces)")
+        elif isinstance(event, Verified):
+            self._say("deciding")
+
+
+def print_answer(answer: Answer, line: Callable[[str], None], *, show_drafts: bool = False) -> None:
+    """Print an answer for a person."""
+    line(clean(answer.answer))
+    line("")
+    if answer.rationale:
+        line(f"Because  {clean(answer.rationale)}")
+    for i, c in enumerate(answer.citations, 1):
+        page = f", page {c.page}" if c.page is not None else ""
+        line(f"[{i}] {clean(_short(c.document))}{page}, characters {c.start}-{c.end}")
+        line(f"    \u201c{clean(c.text)}\u201d")
+    for sentence in answer.unsupported:
+        line(f"Not found in the documents: \u201c{clean(sentence)}\u201d")
+    line(f"Confidence {answer.confidence:.0%}, decided by {answer.decided_by}")
+    if answer.verdicts:
+        line("")
+        verified = sum(v.verified for v in answer.verdicts)
+        line(f"{len(answer.verdicts)} drafts, {verified} verified")
+        for verdict in _ranked(answer.verdicts):
+            _print_verdict(verdict, line, full=show_drafts)
+    line("")
+    stages = "  ".join(f"{name} {seconds:.2f}" for name, seconds in answer.timings.items())
+    line(f"Seconds  {stages}")
+    for role, u in answer.usage.items():
+        line(f"Tokens   {role}: {u.prefilled} prefilled, {u.reused} reused, {u.decoded} decoded")
+
+
+def _print_verdict(verdict: Verdict, line: Callable[[str], None], *, full: bool) -> None:
+    draft, scores = verdict.draft, verdict.scores
+    if verdict.verified:
+        assert scores.self_containment is not None and scores.self_reflection is not None
+        figures = (
+            f"{scores.total:7.2f} = {scores.draft:.2f} draft {scores.self_containment:+.2f} "
+            f"self-containment {scores.self_reflection:+.2f} self-reflection"
+        )
+    else:
+        figures = f"      -   {scores.draft:.2f} draft, not verified"
+    said = "does not say" if draft.unknown else clean(draft.answer)
+    line(f"  {figures}  {said}")
+    if full:
+        line(f"          {clean(draft.rationale)}")
+        for passage in draft.subset.passages:
+            line(f"          from {clean(_short(passage.document))}: {clean(passage.title)}")
+
+
+def _ranked(verdicts: tuple[Verdict, ...]) -> list[Verdict]:
+    return sorted(verdicts, key=lambda v: (v.verified, v.scores.total), reverse=True)
+
+
+def _short(document: str) -> str:
+    """Return a document's name relative to the current folder where it lies below it."""
+    try:
+        return str(Path(document).relative_to(Path.cwd()))
+    except ValueError:
+        return document
+
+
+def clean(text: str) -> str:
+    """Return text on one line without control characters, which a document could hide in it."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,0 +1,186 @@
+"""``specrag doctor``: what is installed, what it runs on, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+from specrag_native.cli.index_options import add_index_option, index_dir
+
+Report = dict[str, Any]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="check the installation, the models and the index",
+        description="Report versions, CPU features, the libraries that are loaded and from where, "
+        "the models that are present and the health of the index. Exit code 1 when something is "
+        "missing.",
+    )
+    add_index_option(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; 1 when an answer could not be given with what is here."""
+    report = examine(index_dir(args))
+    if args.json:
+        print(json.dumps(report, indent=2))
+    else:
+        _print(report)
+    return 1 if report["problems"] else 0
+
+
+def examine(directory: Path) -> Report:
+    """Return the whole report as plain values; never raises for what it finds."""
+    problems: list[str] = []
+    report: Report = {
+        "versions": _versions(),
+        "machine": _machine(),
+        "native": _native(problems),
+        "models": _models(problems),
+        "index": _index(directory, problems),
+    }
+    report["problems"] = problems
+    return report
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    names = ("specrag-native", "llama-cpp-python", "numpy", "faiss-cpu", "scikit-learn")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    import os
+
+    from specrag_native.engine import physical_cores
+
+    return {
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "logical_cpus": os.cpu_count(),
+        "threads": physical_cores(),
+        "memory_bytes": _memory(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        for row in Path("/proc/cpuinfo").read_text().splitlines():
+            if row.startswith("model name"):
+                return row.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> int | None:
+    import os
+
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+
+
+def _native(problems: list[str]) -> dict[str, Any]:
+    from specrag_native.engine import library_facts
+    from specrag_native.errors import EngineError
+
+    try:
+        facts = library_facts()
+    except EngineError as error:
+        problems.append(str(error))
+        return {"error": str(error)}
+    if len(facts.libraries) != len({Path(p).name for p in facts.libraries}):
+        problems.append("two copies of the same library are loaded: " + ", ".join(facts.libraries))
+    return {
+        "library": facts.version,
+        "built_for": facts.build_version,
+        "cpu_features": facts.system_info,
+        "gpu_offload": facts.supports_gpu_offload,
+        "devices": [f"{d.name}: {d.description} ({d.kind})" for d in facts.devices],
+        "loaded_from": list(facts.libraries),
+    }
+
+
+def _models(problems: list[str]) -> list[dict[str, Any]]:
+    from specrag_native import catalog
+
+    rows = []
+    for status in catalog.list_models():
+        if status.is_default and not status.present:
+            problems.append(f"the default {status.model.role} is missing: run specrag pull")
+        rows.append(
+            {
+                "name": status.model.name,
+                "role": status.model.role,
+                "default": status.is_default,
+                "present": status.present,
+                "path": str(status.path) if status.path else None,
+                "bytes": status.size,
+            }
+        )
+    return rows
+
+
+def _index(directory: Path, problems: list[str]) -> dict[str, Any]:
+    from specrag_native.errors import UserError
+    from specrag_native.index import Index
+
+    if not directory.exists():
+        return {"path": str(directory), "present": False}
+    try:
+        with Index.open(directory) as index:
+            counts = index.counts
+            return {
+                "path": str(directory),
+                "present": True,
+                "embedder": index.embedder,
+                "documents": counts.documents,
+                "passages": counts.passages,
+            }
+    except UserError as error:
+        problems.append(str(error))
+        return {"path": str(directory), "present": True, "error": str(error)}
+
+
+def _print(report: Report) -> None:
+    for title in ("versions", "machine", "native"):
+        print(title)
+        for name, value in report[title].items():
+            values = value if isinstance(value, list) else [value]
+            for i, item in enumerate(values):
+                print(f"  {name if i == 0 else '':<18} {item}")
+    print("models")
+    for model in report["models"]:
+        mark = "present" if model["present"] else "missing"
+        star = "*" if model["default"] else " "
+        print(f"  {star} {model['name']:<36} {model['role']:<9} {mark}")
+    index = report["index"]
+    print("index")
+    if not index["present"]:
+        print(f"  none at {index['path']}: run specrag index PATH")
+    else:
+        for name, value in index.items():
+            print(f"  {name:<18} {value}")
+    print()
+    if report["problems"]:
+        for problem in report["problems"]:
+            print(f"problem: {problem}")
+    else:
+        print("no problems found")
