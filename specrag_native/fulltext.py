@@ -15,6 +15,8 @@ from specrag_native.words import STOP_WORDS, stem
 _WORD = re.compile(r"[^\W_]+")
 _MAX_TERMS = 64
 _MAX_TERM_CHARS = 80
+BUDGET = 25_000
+"""Passages scored by BM25 for one question at most: about 25 ms on one core."""
 
 
 def terms(text: str) -> list[str]:
@@ -38,17 +40,57 @@ def search_text(
     *,
     limit: int,
     title_weight: float = 1.0,
+    budget: int | None = BUDGET,
 ) -> list[tuple[int, float]]:
-    """Return ids and BM25 scores (higher is better) of the best passages for ``question``."""
+    """Return ids and BM25 scores (higher is better) of the best passages for ``question``.
+
+    ``budget`` bounds how many passages are scored, and with it the time: in a large index the most
+    frequent words of the question are left out, which move BM25 least. When all of them are
+    frequent, passages that hold every word are ranked; when those are too many, nothing is, and
+    the words say nothing. ``None`` ranks by all words whatever it costs.
+    """
     words = terms(question)
     if not words or limit <= 0:
         return []
+    query = match_query(words)
+    (passages,) = connection.execute("SELECT coalesce(max(id), 0) FROM passages").fetchone()
+    if budget is not None and passages > budget:
+        affordable = _affordable(connection, words, budget)
+        if affordable is None:
+            return []
+        query = affordable
     rows = connection.execute(
         "SELECT rowid, -rank FROM fulltext WHERE fulltext MATCH ? AND rank MATCH ?"
         " ORDER BY rank LIMIT ?",
-        (match_query(words), f"bm25({title_weight:g}, 1.0)", limit),
+        (query, f"bm25({title_weight:g}, 1.0)", limit),
     )
     return [(int(key), float(score)) for key, score in rows]
+
+
+def _affordable(connection: sqlite3.Connection, words: Sequence[str], budget: int) -> str | None:
+    """Return the query of the rarest words that match at most ``budget`` passages in all."""
+    counts = {word: _count(connection, match_query([word]), budget) for word in words}
+    found = sorted((word for word in words if counts[word]), key=lambda word: counts[word])
+    chosen: list[str] = []
+    total = 0
+    for word in found:
+        total += counts[word]
+        if total > budget:
+            break
+        chosen.append(word)
+    if chosen or not found:
+        return match_query(chosen) if chosen else None
+    every = " AND ".join(match_query([word]) for word in found)
+    return every if 0 < _count(connection, every, budget) <= budget else None
+
+
+def _count(connection: sqlite3.Connection, query: str, budget: int) -> int:
+    """Return how many passages match, counted no further than just above ``budget``."""
+    row = connection.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM fulltext WHERE fulltext MATCH ? LIMIT ?)",
+        (query, budget + 1),
+    ).fetchone()
+    return int(row[0])
 
 
 def highlight_spans(text: str, question: str) -> list[tuple[int, int]]:

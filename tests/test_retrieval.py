@@ -11,7 +11,7 @@ from index_fakes import HashEmbedder, run_index
 
 from specrag_native import vector_index
 from specrag_native.errors import ConfigError, QuestionError
-from specrag_native.fulltext import highlight_spans, match_query, terms
+from specrag_native.fulltext import highlight_spans, match_query, search_text, terms
 from specrag_native.index import Index
 from specrag_native.retrieval import RetrievalOptions, fuse
 from specrag_native.store_writer import open_writer
@@ -265,3 +265,23 @@ def test_the_words_that_were_asked_for_are_highlighted():
         "rivers",
         "flowed",
     ]
+
+
+def test_a_large_index_scores_no_more_passages_than_the_budget(tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(40):
+        rare = "walrus" if i == 7 else "seal"
+        (folder / f"{i}.txt").write_text(f"Common words and the {rare} in text {i}.")
+    run_index(folder, tmp_path / "many-index")
+    with Index.open(tmp_path / "many-index") as index, index._store.read() as connection:
+
+        def found(question, budget):
+            return len(search_text(connection, question, limit=99, budget=budget))
+
+        assert found("common walrus", None) == 40
+        assert found("common walrus", 5) == 1, "the frequent word is left out"
+        assert found("common words", 5) == 0, "frequent words alone rank nothing"
+        assert found("common 7", 5) == 1
+        assert found("seal 8 text", 2) == 1
+        assert found("zebra", 5) == 0
