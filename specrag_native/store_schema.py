@@ -126,6 +126,8 @@ def create_database(directory: Path, *, embedder: str, dim: int) -> None:
             connection.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
         finally:
             connection.close()
+        # Nobody means to commit an index, and the folder above may be a repository.
+        (directory / ".gitignore").write_text("*\n", encoding="utf-8")
         new.replace(directory / DATABASE)
         sync_directory(directory)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specrag_native.errors import IndexStoreError
 from specrag_native.store import State, all_ids, vectors_after
 from specrag_native.store_schema import sync_directory
 
@@ -153,10 +154,18 @@ def write(connection: sqlite3.Connection, directory: Path, *, dim: int, state: S
             index.add_with_ids(vectors, ids)
     name = f"vectors-{state.generation}.faiss"
     new = directory / f"{name}.new"
-    faiss.write_index(index, str(new))
-    with new.open("rb+") as file:
-        os.fsync(file.fileno())
-    new.replace(directory / name)
+    try:
+        faiss.write_index(index, str(new))
+        with new.open("rb+") as file:
+            os.fsync(file.fileno())
+        new.replace(directory / name)
+    except (RuntimeError, OSError) as error:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise IndexStoreError(
+            f"{new} cannot be written ({str(error)[-120:]}): nothing was lost, and the index "
+            "answers; free some space and run specrag index again"
+        ) from error
     sync_directory(directory)
     return name
 

@@ -55,7 +55,7 @@ def edit(folder: Path, rng: random.Random) -> None:
     files = sorted(folder.rglob("*.txt"))
     for _ in range(rng.randrange(1, 4)):
         kind = rng.choice(["add", "add", "change", "move", "delete"])
-        text = " ".join(rng.choices(["bees", "make", "honey", "in", "a", "hive", "by", "the", "river"], k=260))
+        text = " ".join(rng.choices(["bees", "make", "honey", "by", "the", "river"], k=260))
         if kind == "add" or not files:
             target = folder / f"{rng.randrange(10**9)}.txt"
             target.write_text(text + ".")
@@ -119,4 +119,4 @@ def test_killed_at_any_moment_the_index_opens_answers_and_is_finished_by_the_nex
     assert contents(index_dir) == contents(tmp_path / "fresh")
     check_integrity(index_dir)
     left = {path.name for path in index_dir.iterdir()}
-    assert all(name.startswith(("index.db", "vectors-", "writer.")) for name in left)
+    assert all(name.startswith(("index.db", "vectors-", "writer.", ".gitignore")) for name in left)

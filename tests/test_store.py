@@ -237,3 +237,58 @@ def test_a_folder_moves_with_the_index_inside_it(tmp_path, folder):
     report = run_index(Path(moved), Path(moved) / ".specrag")
     assert report.unchanged == 2 and report.embedded == 0
     check_integrity(Path(moved) / ".specrag")
+
+
+def full_disk(monkeypatch, pages):
+    """Let SQLite meet a full disk after so many pages."""
+    real = store_schema._open
+
+    def limited(path, *, write):
+        connection = real(path, write=write)
+        if write:
+            (now,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count={now + pages}")
+        return connection
+
+    monkeypatch.setattr(store_schema, "_open", limited)
+
+
+@pytest.mark.parametrize("pages", [0, 3, 12])
+def test_a_full_disk_is_told_and_nothing_is_lost(index_dir, folder, monkeypatch, pages, tmp_path):
+    before = contents(index_dir)
+    rng = np.random.default_rng(1)
+    for i in range(30):
+        words = " ".join(f"word{n}" for n in rng.integers(0, 9999, 600))
+        (folder / f"large{i}.txt").write_text(words)
+    with monkeypatch.context() as patch:
+        full_disk(patch, pages)
+        with pytest.raises(IndexStoreError, match=r"no space left .* nothing was lost"):
+            run_index(folder, index_dir)
+    check_integrity(index_dir)
+    with Index.open(index_dir) as index:
+        assert index.retriever(HashEmbedder()).search("honey", 1)[0].passage.title == "Bees"
+    if pages == 0:
+        assert [row for row in contents(index_dir) if row[0] == "source"] == [
+            row for row in before if row[0] == "source"
+        ]
+    run_index(folder, index_dir)
+    run_index(folder, tmp_path / "fresh")
+    assert contents(index_dir) == contents(tmp_path / "fresh")
+
+
+def test_a_derived_index_that_cannot_be_written_is_told_and_the_index_answers(
+    index_dir, folder, monkeypatch
+):
+    import faiss
+
+    def fail(index, name):
+        raise RuntimeError("write error: No space left on device")
+
+    (folder / "new.txt").write_text("Whales dive.")
+    with monkeypatch.context() as patch:
+        patch.setattr(faiss, "write_index", fail)
+        with pytest.raises(IndexStoreError, match=r"No space left on device.* nothing was lost"):
+            run_index(folder, index_dir)
+    with Index.open(index_dir) as index:
+        assert "Whales" in index.retriever(HashEmbedder()).search("Whales dive")[0].passage.text
+    assert run_index(folder, index_dir).unchanged == 3

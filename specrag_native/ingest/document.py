@@ -45,7 +45,7 @@ class ReadLimits:
 
     file_bytes: int = 256 * 1024 * 1024
     """Largest file read, in bytes; JSON lines are streamed and not bound by it."""
-    text_chars: int = 64 * 1024 * 1024
+    text_chars: int = 32 * 1024 * 1024
     """Longest extracted text of one document, in characters."""
     seconds: float = 60.0
     """Longest time a file may take in the child process that parses it."""

@@ -29,6 +29,8 @@ _TITLE_WITHIN = 4000
 
 def decode(data: bytes, limits: ReadLimits) -> str:
     """Return the text of ``data``: by its byte order mark, else UTF-8, else ``limits.encoding``."""
+    if len(data) > 4 * limits.text_chars:
+        raise DocumentError(f"its text has more than {limits.text_chars} characters")
     for bom, encoding in _BOMS:
         if data.startswith(bom):
             return clean(data[len(bom) :].decode(encoding, "replace"))

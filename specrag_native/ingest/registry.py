@@ -96,8 +96,18 @@ _BUILTIN = (
         function=f"{_HERE}.structured:read_jsonl",
         streamed=True,
     ),
-    Reader(name="json", suffixes=(".json",), function=f"{_HERE}.structured:read_json"),
-    Reader(name="csv", suffixes=(".csv", ".tsv"), function=f"{_HERE}.tables:read_csv"),
+    Reader(
+        name="json",
+        suffixes=(".json",),
+        function=f"{_HERE}.structured:read_json",
+        isolated=True,
+    ),
+    Reader(
+        name="csv",
+        suffixes=(".csv", ".tsv"),
+        function=f"{_HERE}.tables:read_csv",
+        isolated=True,
+    ),
     Reader(
         name="html",
         suffixes=(".html", ".htm", ".xhtml"),

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from specrag_native.errors import DocumentError
 from specrag_native.ingest.document import Document, ReadLimits
-from specrag_native.ingest.reading import Reading, checked
+from specrag_native.ingest.reading import Reading, checked, read_here
 from specrag_native.ingest.registry import Reader
 
 _HEADER = 8
@@ -36,7 +36,13 @@ class Sandbox:
         self._memory = 0
 
     def read(self, path: Path, reader: Reader, limits: ReadLimits) -> Reading:
-        """Yield the documents of ``path``, parsed by the child; the return value is a note."""
+        """Yield the documents of ``path``, parsed by the child; the return value is a note.
+
+        A frozen application has no interpreter to start: it parses in its own process, and only
+        the limits of size hold.
+        """
+        if getattr(sys, "frozen", False):
+            return (yield from read_here(path, reader, limits))
         child = self._start(limits)
         request = {
             "path": os.fsencode(path.absolute()).hex(),
