@@ -39,7 +39,7 @@ th { font-weight: 600; white-space: normal; vertical-align: bottom; min-width: 3
 th.text, td.text { text-align: left; }
 td.long { text-align: left; white-space: normal; min-width: 16rem; max-width: 34rem; }
 p.note { color: var(--dim); font-size: .84rem; max-width: 60rem; }
-img { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
+img { max-width: min(100%, 60rem); height: auto; display: block; margin: .6rem 0; }
 details { border: 1px solid var(--line); border-radius: 6px; margin: .4rem 0;
   padding: .4rem .8rem; }
 summary { cursor: pointer; }

@@ -76,7 +76,7 @@ def _accuracy(groups: Sequence[Group]) -> bytes | None:
     axes.set_xticks(range(len(groups)), [_wrapped(g) for g in groups])
     axes.set_ylabel("right, % (95% interval)")
     axes.set_ylim(0, 100)
-    axes.set_title("Accuracy by set and method", loc="left")
+    _title(axes, "Accuracy by set and method")
     _legend(axes)
     return _png(figure)
 
@@ -106,7 +106,7 @@ def _latency(groups: Sequence[Group]) -> bytes | None:
     axes.set_xlabel("seconds per question, mean")
     axes.grid(axis="x", color="#e5e5e5")
     axes.grid(axis="y", visible=False)
-    axes.set_title("Seconds by stage", loc="left")
+    _title(axes, "Seconds by stage")
     _legend(axes)
     if any(e.contended for _, e in rows):
         figure.text(
@@ -156,7 +156,7 @@ def _sweeps(group: Group) -> bytes | None:
         axes.set_xlabel(label)
         axes.set_ylim(0, 100)
     axes_list[0].set_ylabel("right, %")
-    axes_list[0].set_title(f"{group.title}: size of the method", loc="left")
+    _title(axes_list[0], f"{group.title}: size of the method")
     _legend(axes_list[-1])
     return _png(figure)
 
@@ -184,7 +184,7 @@ def _ablations(group: Group) -> bytes | None:
     axes.grid(axis="x", color="#e5e5e5")
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("difference to speculative, percentage points (95% interval)")
-    axes.set_title(f"{group.title}: what each part is worth (n = {base.summary.n})", loc="left")
+    _title(axes, f"{group.title}: what each part is worth (n = {base.summary.n})")
     return _png(figure)
 
 
@@ -215,12 +215,12 @@ def _calibration(group: Group) -> bytes | None:
     left.set_ylim(-0.03, 1.03)
     left.set_xlabel("confidence (size: answers in the bin)")
     left.set_ylabel("share right")
-    left.set_title(f"{group.title}: calibration", loc="left")
+    _title(left, f"{group.title}: calibration")
     right.set_xlim(0, 1)
     right.set_ylim(-0.03, 1.03)
     right.set_xlabel("coverage: share of answers given, surest first")
     right.set_ylabel("risk: share of them wrong")
-    right.set_title("risk and coverage", loc="left")
+    _title(right, "risk and coverage")
     _legend(right)
     return _png(figure)
 
@@ -251,12 +251,14 @@ def _figures(n: int, width: float, height: float) -> tuple[Any, list[Any]]:
         a.spines[["top", "right"]].set_visible(False)
         a.grid(axis="y", color="#e5e5e5")
         a.set_axisbelow(True)
-        a.title.set_fontsize(10)
-        a.title.set_fontweight("bold")
         a.tick_params(labelsize=8)
         a.xaxis.label.set_fontsize(9)
         a.yaxis.label.set_fontsize(9)
     return figure, axes
+
+
+def _title(axes: Any, text: str) -> None:
+    axes.set_title(text, loc="left", fontsize=10, fontweight="bold")
 
 
 def _legend(axes: Any) -> None:

@@ -187,12 +187,16 @@ class _Plain:
 
 
 def wording(method: str, config: Config) -> str:
-    """Return the identity of the prompts a method uses, so that a change of wording is seen."""
+    """Return the identity of the prompts and stops a method uses, so that a change is seen."""
     layout = _Plain()
     passages = (Passage("p", "d", "Title", "Text."), Passage("q", "d", "", "More."))
     drafts = method not in ("standard", "corrective", "self-reflective")
     reads = not drafts or config.repair != "off" or method not in ("speculative", "drafter")
     seen: list[object] = []
+    if reads:
+        seen.append(prompts.standard_stages(max_answer_tokens=1))
+    if drafts:
+        seen.append(prompts.drafter_stages(max_rationale_tokens=1, max_answer_tokens=1))
     for question in (
         Question("Who?"),
         Question("It is.", "claim", {"A": "true", "B": "false"}),

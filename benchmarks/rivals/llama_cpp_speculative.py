@@ -1,0 +1,206 @@
+"""Speculative RAG on ``llama_cpp.Llama`` alone: one draft after another, ``logits_all`` for scores.
+
+Law: the same subsets, prompts and scores as the project's own; everything else as that library
+offers it. Log-probabilities are taken from ``Llama.scores`` by numpy, not by the far slower
+``logprobs`` option.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rivals.shared import ChatML, answered, model_path, read, text_of, threads_of
+from specrag_native import prompts
+from specrag_native.config import Config
+from specrag_native.subsets import draw_subsets
+from specrag_native.types import (
+    Answer,
+    Draft,
+    Hit,
+    LogprobSpan,
+    Question,
+    Scores,
+    Subset,
+    Usage,
+    Verdict,
+)
+from specrag_native.verifier import best, draft_score, log_add, span_score
+
+
+class _Scoring:
+    """One ``Llama`` with ``logits_all``; it keeps the logits of every past token."""
+
+    def __init__(self, path: Path, *, threads: int, n_ctx: int) -> None:
+        import llama_cpp
+
+        self.llama = llama_cpp.Llama(
+            str(path),
+            n_ctx=n_ctx,
+            n_threads=threads,
+            n_threads_batch=threads,
+            logits_all=True,
+            verbose=False,
+        )
+        self.usage = Usage()
+
+    def tokens(self, text: str) -> list[int]:
+        return list(self.llama.tokenize(text.encode("utf-8"), add_bos=False, special=True))
+
+    def evaluate(self, tokens: list[int]) -> None:
+        """Compute a text from its beginning, reusing the longest prefix of the last one."""
+        shared = 0
+        past = self.llama.input_ids[: self.llama.n_tokens].tolist()
+        while shared < min(len(past), len(tokens) - 1) and past[shared] == tokens[shared]:
+            shared += 1
+        self.llama.n_tokens = shared
+        self.llama._ctx.kv_cache_seq_rm(-1, shared, -1)
+        self.llama.eval(tokens[shared:])
+        self.usage = self.usage + Usage(prefilled=len(tokens) - shared, reused=shared)
+
+    def logprob(self, position: int, token: int) -> float:
+        """Return the log-probability of ``token`` at ``position``."""
+        row = np.asarray(self.llama.scores[position - 1], dtype=np.float64)
+        high = row.max()
+        return float(row[token] - high - math.log(np.exp(row - high).sum()))
+
+    def span(self, tokens: list[int], begin: int, end: int) -> LogprobSpan:
+        return LogprobSpan(sum(self.logprob(i, tokens[i]) for i in range(begin, end)), end - begin)
+
+    def line(self, tokens: list[int], max_tokens: int) -> tuple[str, LogprobSpan, list[int]]:
+        """Continue a text greedily to the end of a line."""
+        self.evaluate(tokens)
+        out: list[int] = []
+        text, logprob = b"", 0.0
+        while len(out) < max_tokens:
+            position = len(tokens) + len(out)
+            best_first = np.argsort(-self.llama.scores[position - 1])[:16]
+            pieces = {
+                int(t): self.llama.detokenize([int(t)], prev_tokens=tokens + out)
+                for t in (best_first if not out else best_first[:1])
+            }
+            going = [t for t, p in pieces.items() if t != self.llama.token_eos() and b"\n" not in p]
+            if not going:
+                break
+            token, piece = going[0], pieces[going[0]]  # a line never ends before it begins
+            logprob += self.logprob(position, token)
+            out.append(token)
+            text += piece
+            self.llama.eval([token])
+        self.usage = self.usage + Usage(decoded=len(out))
+        return text.decode("utf-8", "replace"), LogprobSpan(logprob, len(out)), out
+
+
+class LlamaSpeculativeRAG:
+    """Drafts one after another, then verifies one after another."""
+
+    def __init__(
+        self, drafter: Path, verifier: Path, *, threads: int, config: Config, n_ctx: int = 1536
+    ) -> None:
+        self._drafter = _Scoring(drafter, threads=threads, n_ctx=n_ctx)
+        self._verifier = _Scoring(verifier, threads=threads, n_ctx=512)
+        self._config = config
+
+    def answer(
+        self, question: Question, *, hits: Sequence[Hit] | None, question_vector: Any = None
+    ) -> Answer:
+        """Answer one question from the given passages with their vectors."""
+        begin = time.perf_counter()
+        self._drafter.usage = self._verifier.usage = Usage()
+        config = self._config
+        subsets = draw_subsets(
+            list(hits or ()),
+            question_vector,
+            m=config.n_drafts,
+            k=config.passages_per_draft,
+            strategy=config.subsets,
+            conditioning=config.conditioning,
+            seed=config.seed,
+        )
+        drafts = [self._draft(question, subset) for subset in subsets]
+        draft_s = time.perf_counter() - begin
+        verdicts = [self._verify(question, draft) for draft in drafts]
+        winner = best(verdicts)
+        verify_s = time.perf_counter() - begin - draft_s
+        return answered(
+            question,
+            winner.draft.answer if winner is not None else "",
+            begin=begin,
+            usage={"drafter": self._drafter.usage, "verifier": self._verifier.usage},
+            stages={"draft": draft_s, "verify": verify_s},
+            confidence=winner.support or 0.0 if winner is not None else 0.0,
+            rationale=winner.draft.rationale if winner is not None else "",
+            verdicts=verdicts,
+        )
+
+    def _draft(self, question: Question, subset: Subset) -> Draft:
+        prompt = text_of(prompts.drafter_prompt(ChatML(), question, subset.passages))
+        tokens = self._drafter.tokens(prompt)
+        rationale, rationale_logprob, said = self._drafter.line(
+            tokens, self._config.max_rationale_tokens
+        )
+        tokens = tokens + said + self._drafter.tokens(prompts.DRAFTER_ANSWER)
+        answer, answer_logprob, _ = self._drafter.line(tokens, self._config.max_answer_tokens)
+        text = read(answer, question)
+        return Draft(
+            answer=text,
+            rationale=rationale.strip(),
+            subset=subset,
+            rationale_logprob=rationale_logprob,
+            answer_logprob=answer_logprob,
+            unknown=prompts.is_unknown(text),
+        )
+
+    def _verify(self, question: Question, draft: Draft) -> Verdict:
+        config, model = self._config, self._verifier
+        own = draft_score(draft, config.normalisation)
+        if draft.unknown:
+            return Verdict(draft, Scores(draft=own), verified=False)
+        prompt, _ = prompts.verifier_prompts(
+            ChatML(),
+            question,
+            draft.answer,
+            draft.rationale,
+            layout=config.verifier_layout,
+            reflection=config.reflection,
+        )
+        tokens: list[int] = []
+        spans: list[tuple[int, int]] = []
+        for segment in prompt[:-1]:
+            part = model.tokens(segment.text)
+            if segment.scored:
+                spans.append((len(tokens), len(tokens) + len(part)))
+            tokens += part
+        model.evaluate(tokens)
+        found = [model.span(tokens, a, b) for a, b in spans]
+        contained = LogprobSpan(sum(s.logprob_sum for s in found), sum(s.n_tokens for s in found))
+        log_yes = model.logprob(len(tokens), model.tokens(prompts.YES)[0])
+        log_no = model.logprob(len(tokens), model.tokens(prompts.NO)[0])
+        containment = span_score(contained, config.normalisation)
+        return Verdict(
+            draft,
+            Scores(own, containment, log_yes, own + containment + log_yes),
+            verified=True,
+            support=math.exp(log_yes - log_add(log_yes, log_no)),
+            contained=contained,
+        )
+
+    def close(self) -> None:
+        """Free both models."""
+        self._drafter.llama.close()
+        self._verifier.llama.close()
+
+
+def build(session: Any, config: Config) -> LlamaSpeculativeRAG:
+    """Return the method for ``specrag eval --method FILE.py:build``."""
+    return LlamaSpeculativeRAG(
+        model_path(session, "drafter"),
+        model_path(session, "verifier"),
+        threads=threads_of(session),
+        config=config,
+    )
