@@ -16,6 +16,7 @@ from specrag_native.evaluation.offline import derive
 from specrag_native.evaluation.results import (
     FORMAT,
     ResultsError,
+    ResultSet,
     export,
     read_folder,
     read_results,
@@ -26,6 +27,8 @@ from specrag_native.evaluation.variants import OFFLINE, Variant, expand, wording
 from specrag_native.types import Answer, Question
 
 NEVER_ABSTAINS = Config(abstain_below=0.0)
+SOMETIMES_ABSTAINS = Config(abstain_below=0.3)
+N_ABLATED = 16
 
 
 class Steady:
@@ -170,8 +173,18 @@ def test_shared_results_hold_no_rationales_and_read_the_same(tmp_path: Path) -> 
             assert a.rationale_logprob == b.rationale_logprob and a.grade == b.grade
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> ResultSet:
+    folder = tmp_path_factory.mktemp("measured")
+    dataset = read_dataset(write_set(folder / "set.jsonl", rows(N_ABLATED)))
+    run = evaluation(folder / "out").run([dataset], expand(["speculative"], SOMETIMES_ABSTAINS))
+    list(run)
+    (found,) = read_folder(folder / "out")
+    return found
+
+
 def rerun(tmp_path: Path, config: Config) -> dict[str, Any]:
-    dataset = read_dataset(write_set(tmp_path / "set.jsonl", rows(30)))
+    dataset = read_dataset(write_set(tmp_path / "set.jsonl", rows(N_ABLATED)))
     list(evaluation(tmp_path / "again").run([dataset], [Variant("again", "speculative", config)]))
     (found,) = read_folder(tmp_path / "again")
     return {id: (r.answer, r.grade, r.abstained, r.confidence) for id, r in found.records.items()}
@@ -188,24 +201,20 @@ def rerun(tmp_path: Path, config: Config) -> dict[str, Any]:
     ],
 )
 def test_an_offline_ablation_equals_a_rerun(
-    tmp_path: Path, rule: str, changes: dict[str, Any]
+    tmp_path: Path, measured: ResultSet, rule: str, changes: dict[str, Any]
 ) -> None:
-    config = Config(abstain_below=0.3)
-    dataset = read_dataset(write_set(tmp_path / "set.jsonl", rows(30)))
-    list(evaluation(tmp_path / "out").run([dataset], expand(["speculative"], config)))
-    (found,) = read_folder(tmp_path / "out")
     derived = {
         r.id: (r.answer, r.grade, r.abstained, r.confidence)
-        for r in derive(found)[f"speculative {rule}"]
+        for r in derive(measured)[f"speculative {rule}"]
     }
-    again = rerun(tmp_path, config.replace(**changes))
+    again = rerun(tmp_path, SOMETIMES_ABSTAINS.replace(**changes))
     assert derived == again
-    base = {id: r.answer for id, r in found.records.items()}
+    base = {id: r.answer for id, r in measured.records.items()}
     assert {id: a[0] for id, a in again.items()} != base, "the ablation must change something here"
 
 
 def test_the_drafter_alone_is_derived_as_it_is_run(tmp_path: Path) -> None:
-    dataset = read_dataset(write_set(tmp_path / "set.jsonl", rows(20)))
+    dataset = read_dataset(write_set(tmp_path / "set.jsonl", rows(8)))
     variants = expand(["speculative", "drafter"], NEVER_ABSTAINS)
     list(evaluation(tmp_path / "out").run([dataset], variants))
     drafter, speculative = read_folder(tmp_path / "out")
@@ -214,11 +223,8 @@ def test_the_drafter_alone_is_derived_as_it_is_run(tmp_path: Path) -> None:
     assert derived == {id: r.answer for id, r in drafter.records.items()}
 
 
-def test_oracle_bounds_every_choice_and_chance_is_a_mean(tmp_path: Path) -> None:
-    dataset = read_dataset(write_set(tmp_path / "set.jsonl", rows(30)))
-    list(evaluation(tmp_path / "out").run([dataset], expand(["speculative"], NEVER_ABSTAINS)))
-    (found,) = read_folder(tmp_path / "out")
-    derived = derive(found)
+def test_oracle_bounds_every_choice_and_chance_is_a_mean(measured: ResultSet) -> None:
+    found, derived = measured, derive(measured)
     best = {r.id: r.grade.right for r in derived["oracle"]}
     chance = {r.id: r.grade.right for r in derived["speculative random-draft"]}
     for id, record in found.records.items():

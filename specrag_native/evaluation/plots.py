@@ -15,6 +15,7 @@ from specrag_native.evaluation.comparison import Entry, Group, is_main
 from specrag_native.evaluation.summary import calibration, risk_coverage
 
 _COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")
+_METHODS = ("standard", "speculative", "drafter", "oracle", "corrective", "self-reflective")
 _GREY = "#8a8f98"
 _STAGES = ("retrieve", "embed_question", "cluster", "draft", "grade", "verify", "repair", "cite")
 
@@ -56,7 +57,7 @@ def _accuracy(groups: Sequence[Group]) -> bytes | None:
             [100 * a.mean for a in accuracy],
             width * 0.9,
             label=name,
-            color=_colour(i),
+            color=_colour_of(name),
             hatch="//" if all(e.derived for _, e in found) else None,
             edgecolor="white",
             linewidth=0.5,
@@ -90,7 +91,7 @@ def _latency(groups: Sequence[Group]) -> bytes | None:
     ]
     if not rows:
         return None
-    figure, axes = _figure(7.2, 1.2 + 0.5 * len(rows))
+    figure, axes = _figure(7.2, 1.1 + 0.38 * len(rows))
     left = [0.0] * len(rows)
     for i, stage in enumerate(_STAGES):
         values = [e.summary.stages.get(stage, 0.0) for _, e in rows]
@@ -101,7 +102,7 @@ def _latency(groups: Sequence[Group]) -> bytes | None:
     for y, total in enumerate(left):
         axes.text(total, y, f" {total:.1f}", va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, max(left) * 1.12)
     axes.set_xlabel("seconds per question, mean")
     axes.grid(axis="x", color="#e5e5e5")
@@ -194,22 +195,28 @@ def _calibration(group: Group) -> bytes | None:
         return None
     figure, (left, right) = _figures(2, 4.2, 3.6)
     left.plot([0, 1], [0, 1], color="#cccccc", linewidth=1)
-    for i, e in enumerate(entries):
+    for e in entries:
         bins = calibration(_pairs(e))
         largest = max(b.n for b in bins)
         left.plot(
-            [b.confidence for b in bins], [b.accuracy for b in bins], color=_colour(i), alpha=0.6
+            [b.confidence for b in bins],
+            [b.accuracy for b in bins],
+            color=_colour_of(e.name),
+            alpha=0.6,
         )
         left.scatter(
             [b.confidence for b in bins],
             [b.accuracy for b in bins],
             s=[12 + 70 * b.n / largest for b in bins],
-            color=_colour(i),
+            color=_colour_of(e.name),
             zorder=3,
         )
         curve = risk_coverage(_pairs(e))
         right.plot(
-            [c for c, _ in curve], [risk for _, risk in curve], color=_colour(i), label=e.name
+            [c for c, _ in curve],
+            [risk for _, risk in curve],
+            color=_colour_of(e.name),
+            label=e.name,
         )
     left.set_xlim(0, 1)
     left.set_ylim(-0.03, 1.03)
@@ -235,6 +242,13 @@ def _wrapped(group: Group) -> str:
 
 def _colour(i: int) -> str:
     return _COLOURS[i % len(_COLOURS)]
+
+
+def _colour_of(name: str) -> str:
+    """Return a method's colour, the same in every plot."""
+    if name in _METHODS:
+        return _COLOURS[_METHODS.index(name)]
+    return _COLOURS[len(_METHODS) + sum(map(ord, name)) % (len(_COLOURS) - len(_METHODS))]
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
