@@ -1,0 +1,131 @@
+"""An engine with known words and known log-probabilities, for tests of everything above tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from specrag_native.engine import lay_out_chat
+from specrag_native.protocol import (
+    Batch,
+    CancelFlag,
+    Completion,
+    GenerateOptions,
+    Generation,
+    OnText,
+    Prompt,
+    Score,
+    Segment,
+    SegmentScore,
+)
+from specrag_native.types import Hit, Passage, Usage
+
+if TYPE_CHECKING:
+    from specrag_native.types import FloatArray
+
+
+def text_of(prompt: Prompt) -> str:
+    return "".join(s.text for s in prompt)
+
+
+def words(text: str) -> tuple[int, ...]:
+    return tuple(range(len(text.split())))
+
+
+class FakeEngine:
+    """Tokens are words. ``write(prompt text) -> one text per stage``; ``logprob(text) -> float``
+    is the log-probability of each word of a text, generated or scored."""
+
+    name = "fake.gguf"
+
+    def __init__(
+        self,
+        write: Callable[[str], Sequence[str]] = lambda prompt: ("because", "yes"),
+        logprob: Callable[[str], float] = lambda text: -0.5,
+    ) -> None:
+        self._write = write
+        self._logprob = logprob
+        self.generated: list[str] = []
+        self.scored: list[str] = []
+
+    def chat(self, messages: Sequence[tuple[str, tuple[Segment, ...]]]) -> Prompt:
+        def template(turns: list[tuple[str, str]], add_assistant: bool) -> str:
+            return "".join(f"<{role}>{text}</{role}>" for role, text in turns) + "<assistant>"
+
+        return lay_out_chat(messages, template)
+
+    def _completion(self, text: str) -> Completion:
+        tokens = words(text)
+        return Completion(tokens, (self._logprob(text),) * len(tokens), text, "stop")
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        options: GenerateOptions,
+        *,
+        on_text: OnText | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Batch[Generation]:
+        out = []
+        for i, prompt in enumerate(prompts):
+            text = text_of(prompt)
+            self.generated.append(text)
+            stages = self._write(text)
+            assert len(stages) == len(options.stages)
+            for stage, written in enumerate(stages):
+                if on_text is not None:
+                    on_text(i, stage, written)
+            out.append(Generation(tuple(self._completion(t) for t in stages)))
+        return Batch(tuple(out), Usage(prefilled=10 * len(prompts), decoded=5))
+
+    def score(
+        self, prompts: Sequence[Prompt], *, cancel: CancelFlag | None = None
+    ) -> Batch[Score]:
+        out = []
+        for prompt in prompts:
+            self.scored.append(text_of(prompt))
+            segments = [s for s in prompt if s.scored]
+            out.append(
+                Score(
+                    tuple(
+                        SegmentScore(words(s.text), (self._logprob(s.text),) * len(words(s.text)))
+                        for s in segments
+                    )
+                )
+            )
+        return Batch(tuple(out), Usage(prefilled=20))
+
+
+class FakeEmbedder:
+    """Vectors from a seeded hash of the text."""
+
+    name = "fake-embedder"
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        rows = []
+        for text in texts:
+            rng = np.random.default_rng(sum(text.encode()))
+            row = rng.normal(size=8)
+            rows.append(row / np.linalg.norm(row))
+        return np.asarray(rows, dtype=np.float32)
+
+
+class FakeModels:
+    def __init__(self, drafter: FakeEngine, verifier: FakeEngine) -> None:
+        self.drafter = drafter
+        self.verifier = verifier
+        self.embedder = FakeEmbedder()
+
+
+def passage(i: int, text: str = "") -> Passage:
+    text = text or f"Fact number {i} is here."
+    return Passage(id=f"p{i}", document=f"doc{i}.txt", title=f"Title {i}", text=text, end=len(text))
+
+
+def hits(n: int, *, seed: int = 0, d: int = 8) -> list[Hit]:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(n, d)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return [Hit(passage(i), 1.0 / (i + 1), vectors[i]) for i in range(n)]
