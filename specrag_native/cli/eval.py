@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from specrag_native import catalog
     from specrag_native.engine import EngineOptions, NativeEngine, physical_cores
     from specrag_native.engines import Engines, ModelPaths
+    from specrag_native.errors import IndexStoreError
     from specrag_native.evaluation import machine
     from specrag_native.evaluation.methods import Session
     from specrag_native.evaluation.reuse import DraftMemory
@@ -122,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
         index = Index.open(args.retrieve)
         retriever = index.retriever(engines.embedder)
         n = index.counts.passages
+        if n == 0:
+            raise IndexStoreError(f"{args.retrieve} holds no passages: fill it with specrag index")
         evidence = f"retrieved, top {args.top or 10} of {n} passages in {args.retrieve.name}"
     self_rag = None
     if args.self_rag:
