@@ -6,6 +6,8 @@ benchmarks/results/retrieval.json.
     python benchmarks/bench_retrieval.py latency --index DIR --questions SET.jsonl.gz
     python benchmarks/bench_retrieval.py million --folder DIR
     python benchmarks/bench_retrieval.py embed --model MODEL.gguf --corpus CORPUS.jsonl.gz
+    python benchmarks/bench_retrieval.py citations --index DIR --questions SET.jsonl.gz \\
+        --drafter MODEL.gguf --model EMBEDDER.gguf
 """
 
 from __future__ import annotations
@@ -273,6 +275,52 @@ def embed(args: argparse.Namespace) -> None:
     )
 
 
+def citations(args: argparse.Namespace) -> None:
+    """Check every citation of real answers against the extracted text of its document."""
+    from specrag_native.config import Config
+    from specrag_native.session import SpeculativeRAG
+
+    questions = [str(row["question"]) for row in read_rows(args.questions, args.limit)]
+    config = Config(n_drafts=1)
+    counts = {"answers": 0, "with_rationale": 0, "citations": 0, "verbatim": 0}
+    supports: list[float] = []
+    cite_s: list[float] = []
+    with SpeculativeRAG.open(
+        args.index,
+        config=config,
+        drafter=str(args.drafter),
+        verifier=str(args.drafter),
+        embedder=str(args.model),
+        threads=args.threads,
+        method="drafter",
+    ) as rag:
+        for question in questions:
+            answer = rag.answer(question, method="drafter")
+            counts["answers"] += 1
+            counts["with_rationale"] += bool(answer.rationale.strip())
+            for citation in answer.citations:
+                text = rag.index.document_text(citation.document)
+                counts["citations"] += 1
+                counts["verbatim"] += (
+                    text is not None and text[citation.start : citation.end] == citation.text
+                )
+            supports.append(answer.support)
+            cite_s.append(answer.timings.get("cite", 0.0))
+    save(
+        "citations",
+        {
+            "index": args.index.name,
+            "drafter": args.drafter.name,
+            **counts,
+            "mean_support": round(statistics.mean(supports), 3),
+            "answers_fully_supported": sum(support == 1.0 for support in supports),
+            "answers_without_support": sum(support == 0.0 for support in supports),
+            "cite_median_ms": round(1000 * statistics.median(cite_s), 2),
+        },
+        threads=args.threads,
+    )
+
+
 def main() -> None:
     """Run the measurement that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -294,6 +342,14 @@ def main() -> None:
     three.add_argument("--threads", type=int, default=2)
     three.add_argument("--rounds", type=int, default=3)
     three.set_defaults(run=embed)
+    four = subparsers.add_parser("citations")
+    four.add_argument("--index", type=Path, required=True)
+    four.add_argument("--questions", type=Path, required=True)
+    four.add_argument("--drafter", type=Path, required=True)
+    four.add_argument("--model", type=Path, required=True, help="embedder of the index")
+    four.add_argument("--limit", type=int, default=100)
+    four.add_argument("--threads", type=int, default=2)
+    four.set_defaults(run=citations)
     args = parser.parse_args()
     args.run(args)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from specrag_native.config import Config
 from specrag_native.evaluation.comparison import group
 from specrag_native.evaluation.datasets import read_dataset
 from specrag_native.evaluation.report import results_document, write_report
-from specrag_native.evaluation.results import read_folder
+from specrag_native.evaluation.results import ResultsError, read_folder
 from specrag_native.evaluation.runner import Evaluation
 from specrag_native.evaluation.tables import accuracy_table, markdown
 from specrag_native.evaluation.variants import expand
@@ -162,3 +163,33 @@ def test_the_package_is_imported_without_plotting() -> None:
         "assert 'matplotlib' not in sys.modules and 'faiss' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def bench(method: str, state: str, median: float) -> dict[str, Any]:
+    return {
+        "params": {"method": method, "state": state, "n": 3},
+        "stats": {"median": median, "min": median - 1, "max": median + 1, "rounds": 3},
+        "extra_info": {
+            "cpu": "a processor",
+            "threads": 2,
+            "commit": "abc",
+            "models": {"verifier": {"file": "v.gguf", "sha256": "1" * 64}},
+            "stages_s": {"verify": median, "total": median},
+            "tokens_per_question": {"verifier": {"prefilled": 10.4, "reused": 2, "decoded": 3}},
+        },
+    }
+
+
+def test_latency_is_told_against_standard_in_the_same_state(results: Path, tmp_path: Path) -> None:
+    cases = [bench("standard", "cold", 12.0), bench("speculative", "cold", 4.0)]
+    (tmp_path / "old.json").write_text(json.dumps({"datetime": "2020", "benchmarks": []}))
+    (tmp_path / "new.json").write_text(json.dumps({"datetime": "2021", "benchmarks": cases}))
+    text = results_document(results, tmp_path)
+    assert "| speculative | cold | 3 | 4.00 | 3.00 to 5.00 | 3.00x | verify 4.00 |" in text
+    assert "10+2+3" in text
+    (tmp_path / "newest.json").write_text(json.dumps({"datetime": "2022", "benchmarks": []}))
+    with pytest.raises(ResultsError, match="no latency results"):
+        results_document(results, tmp_path)
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(ResultsError, match="cannot be read"):
+        results_document(results, tmp_path)

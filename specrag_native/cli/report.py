@@ -34,6 +34,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="write the tables to this Markdown file, and nothing else unless --out is given",
     )
     parser.add_argument(
+        "--latency",
+        type=Path,
+        metavar="DIR",
+        help="results of the latency benchmarks (--benchmark-json), for --document",
+    )
+    parser.add_argument(
         "--questions",
         type=Path,
         action="append",
@@ -52,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from specrag_native.evaluation.results import export
 
     if args.document is not None:
-        args.document.write_text(results_document(args.folder), encoding="utf-8")
+        args.document.write_text(results_document(args.folder, args.latency), encoding="utf-8")
         print(args.document)
     if args.export is not None:
         for path in sorted(args.folder.glob("*.jsonl")):

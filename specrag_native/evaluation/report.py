@@ -12,6 +12,7 @@ from pathlib import Path
 from specrag_native.evaluation import page, tables
 from specrag_native.evaluation.comparison import Group, group
 from specrag_native.evaluation.datasets import Dataset
+from specrag_native.evaluation.latency import latency_table, latest
 from specrag_native.evaluation.results import read_folder
 
 
@@ -65,8 +66,13 @@ def all_tables(groups: Sequence[Group]) -> list[tables.Table]:
     return [tables.accuracy_table(groups), tables.cost_table(groups), *variants]
 
 
-def results_document(folder: Path) -> str:
-    """Return ``docs/results.md``: the tables, and the commands they come from."""
+def results_document(folder: Path, latency: Path | None = None) -> str:
+    """Return ``docs/results.md``: the tables, and the commands they come from.
+
+    Args:
+        folder: the results of runs.
+        latency: a folder of results of the latency benchmarks.
+    """
     groups = group(read_folder(folder))
     entries = [e for g in groups for e in g.entries if not e.derived]
     commands = dict.fromkeys(e.header.command for e in entries)
@@ -82,10 +88,12 @@ def results_document(folder: Path) -> str:
         for e in entries
         for role, m in e.header.models.items()
     )
+    measured = latest(latency) if latency is not None else None
     parts = [
         "# Results",
-        "Generated from `benchmarks/results/eval/` by `specrag report benchmarks/results/eval "
-        "--document docs/results.md`; do not edit.",
+        "Generated from `benchmarks/results/` by `specrag report benchmarks/results/eval --latency "
+        "benchmarks/results/latency --document docs/results.md`; do not edit.",
+        *([tables.markdown(latency_table(measured)).strip()] if measured is not None else []),
         *(tables.markdown(t).strip() for t in all_tables(groups)),
         "## How this was made",
         "Machine and code:\n\n" + "\n".join(f"- {m}" for m in machines),
