@@ -17,6 +17,7 @@ from specrag_native.evaluation.metrics import (
     normalise,
     read_label,
     read_letter,
+    silence,
     token_f1,
 )
 from specrag_native.evaluation.summary import aurc, calibration, ece, quantile, risk_coverage
@@ -90,6 +91,14 @@ def test_a_third_label_is_read_where_there_is_one() -> None:
     assert read_label("C", CLAIM3.choices) == "not enough info"
     assert not abstains("unknown", CLAIM3)
     assert abstains("unknown", CLAIM)
+
+
+def test_declining_is_an_answer_where_an_option_says_so() -> None:
+    assert grade(prompts.ABSTAIN_TEXT, CLAIM3, ["C", "not enough info"]).right == 1.0
+    assert silence(CLAIM3, ["C", "not enough info"]) == 1.0
+    assert silence(CLAIM3, ["A", "true"]) == 0.0
+    assert silence(CLAIM, ["A", "true"]) is None
+    assert silence(Question("Who?"), ["Ada"]) is None
 
 
 def test_grades_of_each_task() -> None:

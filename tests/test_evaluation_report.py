@@ -193,3 +193,27 @@ def test_latency_is_told_against_standard_in_the_same_state(results: Path, tmp_p
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(ResultsError, match="cannot be read"):
         results_document(results, tmp_path)
+
+
+def test_the_command_writes_shares_and_documents(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import argparse
+
+    from specrag_native.cli import report as command
+
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+
+    def run(*words: str) -> str:
+        args = parser.parse_args(["report", *words])
+        assert args.run(args) == 0
+        return capsys.readouterr().out
+
+    shared, page, document = tmp_path / "shared", tmp_path / "page", tmp_path / "results.md"
+    said = run(str(results), "--no-plots", "--out", str(page), "--export", str(shared))
+    assert said.startswith("## Accuracy") and str(page / "report.html") in said
+    assert len(list(shared.iterdir())) == len(list(results.glob("*.jsonl")))
+    assert run(str(shared), "--document", str(document)).strip() == str(document)
+    assert document.read_text() == results_document(results)
+    assert not (shared / "report").exists()

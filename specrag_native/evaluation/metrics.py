@@ -115,7 +115,9 @@ def read_label(response: str, choices: Mapping[str, str] | None) -> str | None:
         if label not in ("true", "false") and label and f" {label} " in f" {' '.join(words)} ":
             return label
     third = next((t for t in options.values() if t not in ("true", "false")), None)
-    if third is not None and _NOT_ENOUGH.search(" ".join(words)):
+    if third is not None and (
+        response == prompts.ABSTAIN_TEXT or _NOT_ENOUGH.search(" ".join(words))
+    ):
         return third
     return next((_LABELS[word] for word in words if word in _LABELS), None)
 
@@ -143,8 +145,13 @@ def abstains(response: str, question: Question) -> bool:
 
     A claim with a third option "not enough information" is answered by saying so.
     """
-    if response == prompts.ABSTAIN_TEXT:
-        return True
     if question.task == "claim" and read_label(response, question.choices) is not None:
         return False
-    return prompts.is_unknown(response)
+    return response == prompts.ABSTAIN_TEXT or prompts.is_unknown(response)
+
+
+def silence(question: Question, answers: Sequence[str]) -> float | None:
+    """Return how right it is to decline: ``None`` where that is no answer at all."""
+    if abstains(prompts.ABSTAIN_TEXT, question):
+        return None
+    return grade(prompts.ABSTAIN_TEXT, question, answers).right

@@ -131,11 +131,12 @@ def _giving(record: Record, draft: DraftRecord, decided_by: str, confidence: flo
 
 def _abstaining(record: Record, confidence: float) -> Record:
     words = float(len(prompts.ABSTAIN_TEXT.split()))
+    right = record.silence or 0.0
     return dataclasses.replace(
         record,
         answer=prompts.ABSTAIN_TEXT,
-        grade=Grade(0.0, 0.0, 0.0, words),
-        abstained=1.0,
+        grade=Grade(right, right, right, words),
+        abstained=float(record.silence is None),
         decided_by="abstain",
         confidence=confidence,
     )

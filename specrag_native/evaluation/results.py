@@ -79,7 +79,8 @@ class Record:
     """One question answered by one method.
 
     ``abstained``: 1 when it declined to answer (a share where a record stands for a mean).
-    ``timings``: seconds per stage. ``derived``: computed from the drafts of another record,
+    ``timings``: seconds per stage. ``silence``: how right it would be to decline, where the set has
+    an option for that. ``derived``: computed from the drafts of another record,
     without running a model.
     """
 
@@ -96,6 +97,7 @@ class Record:
     timings: Mapping[str, float] = field(default_factory=dict)
     usage: Mapping[str, Usage] = field(default_factory=dict)
     drafts: tuple[DraftRecord, ...] = ()
+    silence: float | None = None
     error: str | None = None
     derived: bool = False
 
@@ -117,6 +119,8 @@ class Record:
             "usage": {role: dataclasses.asdict(u) for role, u in self.usage.items()},
             "drafts": [_draft_row(d, rationales) for d in self.drafts],
         }
+        if self.silence is not None:
+            row["silence"] = self.silence
         if self.error is not None:
             row["error"] = self.error
         return _rounded(row)  # type: ignore[no-any-return]
@@ -317,6 +321,7 @@ def _record(row: Mapping[str, Any]) -> Record:
         timings=row["timings"],
         usage={role: Usage(**u) for role, u in row["usage"].items()},
         drafts=tuple(_draft(d) for d in row["drafts"]),
+        silence=row.get("silence"),
         error=row.get("error"),
     )
 

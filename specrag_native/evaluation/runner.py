@@ -191,7 +191,7 @@ def record(
 ) -> Record:
     """Grade an answer and return the record of it."""
     question = example.question
-    abstained = answer.decided_by == "abstain" or metrics.abstains(answer.answer, question)
+    abstained = metrics.abstains(answer.answer, question)
     timings = dict(answer.timings)
     if embed_s:
         timings["embed_question"] = embed_s
@@ -211,6 +211,7 @@ def record(
         timings=timings,
         usage=answer.usage,
         drafts=tuple(_draft(v, example) for v in answer.verdicts),
+        silence=metrics.silence(question, example.answers),
     )
 
 
