@@ -1,4 +1,4 @@
-"""Measures the index: latency, a store of a million passages, embedding, size, citations.
+r"""Measures the index: latency, a store of a million passages, embedding, size, citations.
 
 Each measurement appends one JSON object, with machine, commit and command, to
 benchmarks/results/retrieval.json.
@@ -6,7 +6,7 @@ benchmarks/results/retrieval.json.
     python benchmarks/bench_retrieval.py latency --index DIR --questions SET.jsonl.gz
     python benchmarks/bench_retrieval.py million --folder DIR
     python benchmarks/bench_retrieval.py embed --model MODEL.gguf --corpus CORPUS.jsonl.gz
-    python benchmarks/bench_retrieval.py citations --index DIR --questions SET.jsonl.gz \\
+    python benchmarks/bench_retrieval.py citations --index DIR --questions SET.jsonl.gz \
         --drafter MODEL.gguf --model EMBEDDER.gguf
 """
 

@@ -213,7 +213,6 @@ def _connect_reader(uri: str) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA query_only=1")
     connection.execute("PRAGMA cache_size=-16384")
-    connection.execute("PRAGMA mmap_size=268435456")
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except BaseException:

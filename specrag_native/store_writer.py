@@ -131,7 +131,13 @@ class StoreWriter:
             connection.execute(
                 "UPDATE sources SET size = ?, mtime_ns = ?, ctime_ns = ?, checked_ns = ?"
                 " WHERE path = ?",
-                (source.size, source.mtime_ns, source.ctime_ns, time.time_ns(), source.path),
+                (
+                    source.size,
+                    source.mtime_ns,
+                    source.ctime_ns,
+                    source.checked_ns,
+                    source.path,
+                ),
             )
 
     def move(self, old: bytes, source: Source) -> None:
@@ -144,7 +150,14 @@ class StoreWriter:
             connection.execute(
                 "UPDATE sources SET path = ?, size = ?, mtime_ns = ?, ctime_ns = ?, checked_ns = ?"
                 " WHERE path = ?",
-                (source.path, source.size, source.mtime_ns, source.ctime_ns, time.time_ns(), old),
+                (
+                    source.path,
+                    source.size,
+                    source.mtime_ns,
+                    source.ctime_ns,
+                    source.checked_ns,
+                    old,
+                ),
             )
             _advance(connection)
 
