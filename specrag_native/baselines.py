@@ -16,10 +16,14 @@ from specrag_native.types import LogprobSpan, Passage, Question, Usage
 
 
 class StandardRAG:
-    """One model reads all passages and answers."""
+    """One model reads all passages and answers.
 
-    def __init__(self, engine: Engine, config: Config) -> None:
+    ``may_abstain`` allows it to say that the passages do not hold the answer.
+    """
+
+    def __init__(self, engine: Engine, config: Config, *, may_abstain: bool = False) -> None:
         self._engine = engine
+        self._may_abstain = may_abstain
         self._options = GenerateOptions(
             stages=prompts.standard_stages(max_answer_tokens=config.max_answer_tokens)
         )
@@ -39,7 +43,11 @@ class StandardRAG:
             Cancelled: the call was cancelled.
         """
         batch = self._engine.generate(
-            [prompts.standard_prompt(self._engine, question, passages)],
+            [
+                prompts.standard_prompt(
+                    self._engine, question, passages, may_abstain=self._may_abstain
+                )
+            ],
             self._options,
             on_text=on_text,
             cancel=cancel,

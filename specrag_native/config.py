@@ -63,11 +63,13 @@ class Config:
 
     abstain_below: float = 0.2
     """Answers with a confidence below this are withheld: the documents do not say."""
-    repair: Repair = "off"
-    """What happens when no draft reaches ``repair_below``: ``subset`` lets the verifier read the
-    passages of the best draft, ``all`` lets it read all passages."""
-    repair_below: float = 0.5
-    """Confidence under which ``repair`` begins."""
+    repair: Repair = "all"
+    """What happens when no draft reaches ``repair_below``. ``subset``: the verifier reads the
+    passages of the most promising draft and the best hit. ``all``: if those do not hold the answer,
+    it reads the others too. ``off``: nothing."""
+    repair_below: float = 0.9
+    """Confidence under which ``repair`` begins. High, because the untuned default drafter invents
+    and the verifier, which sees no passage, believes most of it."""
 
     def __post_init__(self) -> None:
         for name, low, high in (

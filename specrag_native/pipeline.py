@@ -176,14 +176,13 @@ class Pipeline:
         winner = best(verdicts)
         if winner is not None and confidence(winner) >= self.config.repair_below:
             return self._from_draft(question, winner, "speculative", verdicts, clock)
-        repaired = None
         if self.config.repair != "off" and hits:
             with clock.stage("repair"):
                 repaired = repair.read_passages(
                     self.models.verifier, self.config, question, verdicts, hits, cancel=cancel
                 )
             clock.add("verifier", repaired.usage)
-            if repaired.answer and not prompts.is_unknown(repaired.answer):
+            if repaired.answer:
                 return self._answer(
                     question,
                     repaired.answer,
@@ -194,7 +193,7 @@ class Pipeline:
                     verdicts,
                     clock,
                 )
-        if winner is not None and confidence(winner) >= self.config.abstain_below:
+        elif winner is not None and confidence(winner) >= self.config.abstain_below:
             return self._from_draft(question, winner, "speculative", verdicts, clock)
         return self._answer(
             question,
@@ -338,12 +337,15 @@ class Pipeline:
 def confidence(verdict: Verdict) -> float:
     """Return how far a draft can be trusted, 0..1.
 
-    For a verified draft it is the verifier's P(yes) / (P(yes) + P(no)); otherwise the drafter's own
-    mean probability of the answer.
+    The share of its words that its own passages support, times the verifier's P(yes) / (P(yes) +
+    P(no)), or the drafter's own mean probability of the answer when it was not verified.
     """
-    if verdict.support is not None:
-        return verdict.support
-    return math.exp(min(0.0, verdict.draft.answer_logprob.logprob_mean))
+    draft = verdict.draft
+    believed = verdict.support
+    if believed is None:
+        believed = math.exp(min(0.0, draft.answer_logprob.logprob_mean))
+    said = f"{draft.rationale.rstrip('.')}. {draft.answer}" if draft.rationale else draft.answer
+    return believed * cite(said, draft.answer, draft.subset.passages).support
 
 
 def _draft_text(emit: Callable[[Event], None]) -> OnText:

@@ -26,6 +26,11 @@ STANDARD_TASK = (
     "possible, without explanation.\n\n"
 )
 
+REPAIR_TASK = (
+    "Answer the question from the passages. Reply with the answer only, in as few words as "
+    "possible, without explanation. If the passages do not hold the answer, reply: unknown.\n\n"
+)
+
 VERIFIER_TASK = "Answer the question and explain the answer in one sentence.\n\n"
 REFLECTIONS = (
     "Do you think the explanation supports the answer? (Yes or No)",
@@ -102,9 +107,16 @@ def drafter_stages(*, max_rationale_tokens: int, max_answer_tokens: int) -> tupl
     )
 
 
-def standard_prompt(engine: ChatLayout, question: Question, passages: Sequence[Passage]) -> Prompt:
+def standard_prompt(
+    engine: ChatLayout,
+    question: Question,
+    passages: Sequence[Passage],
+    *,
+    may_abstain: bool = False,
+) -> Prompt:
     """Return the prompt of standard RAG: all passages, then the question, a short answer."""
-    user = (plain(STANDARD_TASK), *_passage_segments(passages), plain(question_text(question)))
+    task = REPAIR_TASK if may_abstain else STANDARD_TASK
+    user = (plain(task), *_passage_segments(passages), plain(question_text(question)))
     return engine.chat([("user", user), ("assistant", (plain("Answer:"),))])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from specrag_native import prompts
 from specrag_native.baselines import StandardRAG, probability
 from specrag_native.config import Config
 from specrag_native.protocol import CancelFlag, Engine
@@ -16,7 +17,7 @@ from specrag_native.types import DecidedBy, Hit, Passage, Question, Usage, Verdi
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """An answer the verifier read from passages itself."""
+    """An answer the verifier read from passages itself; empty when they do not hold one."""
 
     answer: str
     confidence: float
@@ -37,6 +38,23 @@ def best_evidence(verdicts: Sequence[Verdict]) -> tuple[Passage, ...]:
     return max(verdicts, key=promise).draft.subset.passages if verdicts else ()
 
 
+def steps(
+    config: Config, verdicts: Sequence[Verdict], hits: Sequence[Hit]
+) -> list[tuple[DecidedBy, tuple[Passage, ...]]]:
+    """Return what the verifier reads, one step after another until it finds an answer.
+
+    First the passages of the most promising draft with the best hit, then (``repair="all"``) the
+    others behind them, so that the second step computes only what the first did not.
+    """
+    ranked = tuple(h.passage for h in hits)
+    chosen = {p.id for p in (*best_evidence(verdicts), *ranked[:1])}
+    few = tuple(p for p in ranked if p.id in chosen)
+    out: list[tuple[DecidedBy, tuple[Passage, ...]]] = [("repair", few)]
+    if config.repair == "all" and len(few) < len(ranked):
+        out.append(("standard", (*few, *(p for p in ranked if p.id not in chosen))))
+    return out
+
+
 def read_passages(
     engine: Engine,
     config: Config,
@@ -46,10 +64,15 @@ def read_passages(
     *,
     cancel: CancelFlag | None = None,
 ) -> Repaired:
-    """Let the verifier answer from the best draft's passages, or from all (``config.repair``)."""
-    passages = best_evidence(verdicts) if config.repair == "subset" else ()
-    decided_by: DecidedBy = "repair"
-    if not passages:
-        passages, decided_by = tuple(h.passage for h in hits), "standard"
-    text, logprob, usage = StandardRAG(engine, config).answer(question, passages, cancel=cancel)
-    return Repaired(text, probability(logprob), decided_by, passages, usage)
+    """Let the verifier answer from few passages, and from all when those do not hold the answer.
+
+    The answer is empty when the passages read do not hold one.
+    """
+    reader = StandardRAG(engine, config, may_abstain=True)
+    usage = Usage()
+    for decided_by, passages in steps(config, verdicts, hits):
+        text, logprob, spent = reader.answer(question, passages, cancel=cancel)
+        usage += spent
+        if not prompts.is_unknown(text):
+            return Repaired(text, probability(logprob), decided_by, passages, usage)
+    return Repaired("", 0.0, "abstain", (), usage)

@@ -92,28 +92,38 @@ def test_an_answer_the_verifier_does_not_believe_is_withheld() -> None:
     assert answer.confidence < 0.2
 
 
-def test_repair_reads_only_the_best_drafts_passages() -> None:
+def passages_in(prompt: str) -> int:
+    return prompt.count("Passage:")
+
+
+def test_repair_reads_only_the_best_drafts_passages_and_the_best_hit() -> None:
     verifier = FakeEngine(lambda prompt: ("three",), no)
-    rag, _, _ = pipeline(Config(repair="subset"), verifier)
+    rag, _, _ = pipeline(verifier=verifier)
     answer = rag.answer("How many?", hits=hits(8))
     assert (answer.decided_by, answer.answer) == ("repair", "three")
     (prompt,) = verifier.generated
-    assert prompt.count("Passage:") == 2
+    assert passages_in(prompt) <= 3
     assert "Fact number 3 is here." in prompt
+    assert "Fact number 0 is here." in prompt
 
 
-def test_repair_can_read_everything() -> None:
-    verifier = FakeEngine(lambda prompt: ("three",), no)
-    rag, _, _ = pipeline(Config(repair="all"), verifier)
+def test_repair_reads_the_others_when_those_do_not_hold_the_answer() -> None:
+    verifier = FakeEngine(lambda p: ("four",) if passages_in(p) == 8 else ("unknown",), no)
+    rag, _, _ = pipeline(verifier=verifier)
     answer = rag.answer("How many?", hits=hits(8))
-    assert answer.decided_by == "standard"
-    assert verifier.generated[0].count("Passage:") == 8
+    assert (answer.decided_by, answer.answer) == ("standard", "four")
+    few, all_ = verifier.generated
+    shared = few[: few.index("Question:")]
+    assert all_.startswith(shared)  # what was read is not read again
 
 
 def test_a_repair_that_finds_nothing_abstains() -> None:
-    verifier = FakeEngine(lambda prompt: ("unknown",), no)
-    rag, _, _ = pipeline(Config(repair="subset"), verifier)
-    assert rag.answer("How many?", hits=hits(8)).decided_by == "abstain"
+    for repair, calls in (("subset", 1), ("all", 2)):
+        verifier = FakeEngine(lambda prompt: ("unknown",), no)
+        rag, _, _ = pipeline(Config.from_mapping({"repair": repair}), verifier)
+        answer = rag.answer("How many?", hits=hits(8))
+        assert (answer.decided_by, answer.citations) == ("abstain", ())
+        assert len(verifier.generated) == calls
 
 
 def test_standard_reads_all_passages_and_drafts_nothing() -> None:
