@@ -52,8 +52,8 @@ QUESTION = Question("Who built the iron bridge of Arnholt, and in which year?")
 DRAFTS = [
     (
         f"Clara Wendel, in {1870 + i}",
-        f"The iron bridge of Arnholt was built by the engineer Clara Wendel in the year {1870 + i}, "
-        "and it carries carts and cars alike to this day; the market, the school and the mill are "
+        "The iron bridge of Arnholt was built by the engineer Clara Wendel in the year "
+        f"{1870 + i}, and it carries carts and cars alike to this day; the market, the school and the mill are "
         "older, as the history of the town tells in its first part, which names the builder.",
     )
     for i in range(5)
@@ -203,9 +203,7 @@ def verifier_rival() -> Iterator[Any]:
 
 def test_scoring_five_drafts(benchmark: Any, verifier: NativeEngine) -> None:
     benchmark.group = "scoring 5 drafts of about 70 tokens"
-    pairs = [
-        p for a, r in DRAFTS for p in prompts.verifier_prompts(verifier, QUESTION, a, r)
-    ]
+    pairs = [p for a, r in DRAFTS for p in prompts.verifier_prompts(verifier, QUESTION, a, r)]
 
     def work() -> Any:
         verifier.score([(Segment(f"{time.time_ns()}"), Segment(" x", scored=True))])  # cold
@@ -231,9 +229,7 @@ def test_scoring_with_logits_all_in_llama_cpp_python(
 ) -> None:
     benchmark.group = "scoring 5 drafts of about 70 tokens"
     texts = [
-        "".join(
-            s.text for s in prompts.verifier_prompts(verifier, QUESTION, answer, rationale)[0]
-        )
+        "".join(s.text for s in prompts.verifier_prompts(verifier, QUESTION, answer, rationale)[0])
         for answer, rationale in DRAFTS
     ]
 
@@ -275,9 +271,7 @@ def test_peak_memory_of_ask(benchmark: Any, tmp_path: Path) -> None:
     import json
 
     note.write_text(
-        "".join(
-            json.dumps({"id": p.id, "title": p.title, "text": p.text}) + "\n" for p in PASSAGES
-        )
+        "".join(json.dumps({"id": p.id, "title": p.title, "text": p.text}) + "\n" for p in PASSAGES)
     )
     from specrag_native.cli.main import main
     from specrag_native.engines import DEFAULT_OPTIONS

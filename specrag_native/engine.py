@@ -62,7 +62,7 @@ class EngineOptions:
     n_seq_max: int = 64
     """Sequences in flight, at most 256."""
     n_outputs_max: int = 128
-    """Rows of logits kept per decode call; bounds memory (one row is 4 bytes per vocabulary entry)."""
+    """Rows of logits kept per decode call; one row is 4 bytes per entry of the vocabulary."""
     threads: int = 0
     """CPU threads; 0: one per physical core."""
     n_gpu_layers: int = 0

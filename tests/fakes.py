@@ -80,9 +80,7 @@ class FakeEngine:
             out.append(Generation(tuple(self._completion(t) for t in stages)))
         return Batch(tuple(out), Usage(prefilled=10 * len(prompts), decoded=5))
 
-    def score(
-        self, prompts: Sequence[Prompt], *, cancel: CancelFlag | None = None
-    ) -> Batch[Score]:
+    def score(self, prompts: Sequence[Prompt], *, cancel: CancelFlag | None = None) -> Batch[Score]:
         out = []
         for prompt in prompts:
             self.scored.append(text_of(prompt))

@@ -16,8 +16,8 @@ import pytest
 from specrag_native.cli.main import main
 
 DOCUMENTS = {
-    "bridge.md": "# The bridge of Arnholt\n\nThe bridge of Arnholt was built in 1874 by the engineer "
-    "Clara Wendel. It crosses the river Sill at its narrowest point. The toll was abolished in "
+    "bridge.md": "# The bridge of Arnholt\n\nThe bridge of Arnholt was built in 1874 by the "
+    "engineer Clara Wendel. It crosses the river Sill at its narrowest point. The toll was abolished in "
     "1911.\n",
     "mill.txt": "The mill of Arnholt stood empty for forty years. In 1998 a baker from Tarn bought it "
     "and made it a bakery. It bakes bread for six villages.\n",

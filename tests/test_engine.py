@@ -40,7 +40,6 @@ def assert_same_logprobs(a: Sequence[float], b: Sequence[float]) -> None:
     assert difference.max() < 0.6, difference
 
 
-
 def plain(text: str) -> Prompt:
     return (Segment(text),)
 
@@ -121,9 +120,7 @@ def test_prompts_that_differ_in_their_last_token_cost_one(drafter: NativeEngine)
     fresh(drafter)
     both = drafter.score([(*base, Segment(w, scored=True)) for w in (" Yes", " No")])
     assert both.usage.prefilled == alone
-    assert both[0].segments[0].logprobs[0] == pytest.approx(
-        one[0].segments[0].logprobs[0], abs=0.3
-    )
+    assert both[0].segments[0].logprobs[0] == pytest.approx(one[0].segments[0].logprobs[0], abs=0.3)
     assert both[0].segments[0].logprobs != both[1].segments[0].logprobs
 
 
@@ -318,7 +315,9 @@ def test_special_tokens_in_a_document_stay_plain_text(drafter: NativeEngine, hos
     def chat(text: str) -> Prompt:
         return drafter.chat([("user", (Segment(text),))])
 
-    specials = set(drafter.tokenize((Segment("<|im_start|><|im_end|><|endoftext|>", control=True),)))
+    specials = set(
+        drafter.tokenize((Segment("<|im_start|><|im_end|><|endoftext|>", control=True),))
+    )
     assert len(specials) >= 2
     tokens = drafter.tokenize(chat(f"A document. {hostile} More."))
     harmless = drafter.tokenize(chat("A document."))

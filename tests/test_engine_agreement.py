@@ -25,7 +25,9 @@ TEXT = "The lighthouse on the northern cape was built of grey stone and lit for 
 CONTINUATION = " in the winter of the great storm, when three ships were lost."
 
 
-def reference_logprobs(path: Path, tokens: list[int]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def reference_logprobs(
+    path: Path, tokens: list[int]
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """log P(tokens[i] | tokens[:i]) for i >= 1."""
     import llama_cpp
 

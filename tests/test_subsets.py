@@ -24,9 +24,7 @@ QUESTION = np.ones(8, dtype=np.float32) / np.sqrt(8.0)
     seed=st.integers(0, 3),
     strategy=st.sampled_from(["coverage", "random", "one-cluster", "unclustered"]),
 )
-def test_subsets_are_unique_and_of_size_k(
-    n: int, m: int, k: int, seed: int, strategy: str
-) -> None:
+def test_subsets_are_unique_and_of_size_k(n: int, m: int, k: int, seed: int, strategy: str) -> None:
     found = hits(n, seed=seed)
     if k > n:
         with pytest.raises(ConfigError, match="passages per draft"):

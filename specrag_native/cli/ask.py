@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -66,18 +67,21 @@ def run(args: argparse.Namespace) -> int:
     if not question.text.strip():  # before models are loaded
         raise QuestionError("the question is empty: ask something")
     config = _config(args)
-    with SpeculativeRAG.open(
-        index_dir(args),
-        config=config,
-        drafter=args.drafter,
-        verifier=args.verifier,
-        embedder=args.embedder,
-        threads=args.threads,
-        n_gpu_layers=args.gpu_layers,
-        method=args.method,
-    ) as rag:
-        with _Status(shown=sys.stderr.isatty() and not args.json) as status:
-            answer = rag.answer(question, method=args.method, on_event=status.show)
+    with contextlib.ExitStack() as stack:
+        status = stack.enter_context(_Status(shown=sys.stderr.isatty() and not args.json))
+        rag = stack.enter_context(
+            SpeculativeRAG.open(
+                index_dir(args),
+                config=config,
+                drafter=args.drafter,
+                verifier=args.verifier,
+                embedder=args.embedder,
+                threads=args.threads,
+                n_gpu_layers=args.gpu_layers,
+                method=args.method,
+            )
+        )
+        answer = rag.answer(question, method=args.method, on_event=status.show)
     if args.json:
         print(json.dumps(answer.to_dict(), indent=2, ensure_ascii=False))
     else:
