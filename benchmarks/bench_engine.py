@@ -53,8 +53,9 @@ DRAFTS = [
     (
         f"Clara Wendel, in {1870 + i}",
         "The iron bridge of Arnholt was built by the engineer Clara Wendel in the year "
-        f"{1870 + i}, and it carries carts and cars alike to this day; the market, the school and the mill are "
-        "older, as the history of the town tells in its first part, which names the builder.",
+        f"{1870 + i}, and it carries carts and cars alike to this day; the market, the school and "
+        "the mill are older, as the history of the town tells in its first part, which names "
+        "the builder.",
     )
     for i in range(5)
 ]

@@ -1,4 +1,4 @@
-"""The whole method on an engine with known words: who decides, what is reported, what is refused."""
+"""The whole method on an engine with known words: who decides, what is told, what is refused."""
 
 from __future__ import annotations
 

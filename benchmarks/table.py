@@ -1,0 +1,107 @@
+"""Writes the README's table and picture from ``benchmarks/results/engine.json``.
+
+``python benchmarks/table.py`` renews both; ``--check`` fails when the table is not what the stored
+results give.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "engine.json"
+README = ROOT / "README.md"
+PICTURE = ROOT / "docs" / "engine.png"
+BEGIN, END = "<!-- engine table -->", "<!-- end of engine table -->"
+COMMAND = "pytest benchmarks/bench_engine.py --benchmark-json=benchmarks/results/engine.json"
+
+
+def cases(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the benchmarks by the name of their test."""
+    return {case["name"]: case for case in results["benchmarks"]}
+
+
+def rows(results: dict[str, Any]) -> list[tuple[str, str, float, float]]:
+    """Return (work, rival, our median, the rival's median) in seconds."""
+    by_name = cases(results)
+
+    def median(name: str) -> float:
+        return float(by_name[name]["stats"]["median"])
+
+    return [
+        (
+            "draft 5 prompts, 40 tokens each (135M)",
+            "llama_cpp.Llama, one by one",
+            median("test_drafting_five_prompts"),
+            median("test_drafting_one_by_one_with_llama_cpp_python"),
+        ),
+        (
+            "score 5 drafts of some 70 tokens (1.5B)",
+            "llama_cpp.Llama, logits_all",
+            median("test_scoring_five_drafts"),
+            median("test_scoring_with_logits_all_in_llama_cpp_python"),
+        ),
+    ]
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the Markdown between the marks."""
+    by_name = cases(results)
+    info = results["machine_info"]["cpu"].get("brand_raw", "unknown CPU")
+    extra = by_name["test_drafting_five_prompts"]["extra_info"]
+    lines = [
+        "| work | specrag-native | rival | factor |",
+        "|---|---|---|---|",
+    ]
+    for work, rival, ours, theirs in rows(results):
+        lines.append(f"| {work} | {ours:.2f} s | {theirs:.2f} s ({rival}) | {theirs / ours:.1f}x |")
+    lines += [
+        "",
+        f"Medians on {info}, {extra['threads']} threads, commit {extra['commit']}; "
+        f"`{COMMAND}`.",
+    ]
+    return "\n".join(lines)
+
+
+def draw(results: dict[str, Any]) -> None:
+    """Draw the picture of the same figures."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 2.6))
+    for y, (work, rival, ours, theirs) in enumerate(reversed(rows(results))):
+        axes.barh(y + 0.2, ours, 0.36, color="#2a6f97")
+        axes.barh(y - 0.2, theirs, 0.36, color="#bbbbbb")
+        axes.text(ours, y + 0.2, f" {ours:.1f} s  specrag-native", va="center", fontsize=9)
+        axes.text(theirs, y - 0.2, f" {theirs:.1f} s  {rival}", va="center", fontsize=9)
+        axes.text(0, y + 0.46, work, fontsize=9, weight="bold")
+    axes.set_yticks([])
+    axes.set_xlabel("seconds, shorter is better")
+    axes.set_xlim(0, 1.35 * max(theirs for *_, theirs in rows(results)))
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(PICTURE, dpi=120)
+
+
+def main() -> int:
+    """Renew the table and the picture, or check the table."""
+    results = json.loads(RESULTS.read_text())
+    text = README.read_text()
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    fresh = f"{head}{BEGIN}\n{table(results)}\n{END}{tail}"
+    if "--check" in sys.argv:
+        return 0 if fresh == text else 1
+    README.write_text(fresh)
+    draw(results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
