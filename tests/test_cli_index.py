@@ -95,7 +95,7 @@ def test_rebuild_keeps_content_and_embeds_nothing(call, docs):
 def test_search_shows_hits_with_scores_and_marks_words(call, docs):
     call("index", "docs")
     out = call("search", "Do bees make honey?", "--top", "1")
-    assert "On bees  [score 0.0" in out and "cosine" in out
+    assert "On bees  [score 0." in out and "cosine" in out
     assert "docs/bees.md, characters" in out
     assert "*Bees* *make* *honey* from nectar" in out and "river" not in out
     found = json.loads(call("search", "river", "--json", "--mode", "words"))
