@@ -68,6 +68,17 @@ class Group:
         """Standard RAG with the verifier."""
         return self.find(BASELINE)
 
+    def base_of(self, entry: Entry) -> Entry | None:
+        """Return the method that an ablation or a sweep is a variant of.
+
+        What is derived belongs to the results it is derived from; otherwise it is the speculative
+        entry with the fewest other settings.
+        """
+        found = [e for e in self.main if e.header.method == "speculative" and not e.derived]
+        if entry.derived:
+            found = [e for e in found if e.header.config_hash == entry.header.config_hash]
+        return min(found, key=lambda e: _n_unlike(e.header, entry.header), default=None)
+
     @property
     def main(self) -> list[Entry]:
         """The methods themselves, without their ablations and sweeps."""
@@ -115,24 +126,41 @@ def _place_verifierless(held: dict[tuple[str, str, str], list[Entry]]) -> None:
 
 
 def _named(entries: Sequence[Entry]) -> list[Entry]:
-    """Drop derived entries that were measured too, and tell apart entries of one name."""
-    measured = {(e.name, _drafter(e)) for e in entries if not e.derived}
-    kept = [e for e in entries if not e.derived or (e.name, _drafter(e)) not in measured]
+    """Drop derived entries that are better known otherwise, and tell apart entries of one name."""
+    kept: list[Entry] = []
+    for entry in sorted(entries, key=lambda e: (e.derived, -len(e.records))):
+        if not entry.derived or (entry.name, _drafter(entry)) not in {
+            (k.name, _drafter(k)) for k in kept
+        }:
+            kept.append(entry)
     out = []
     for entry in kept:
-        name = entry.name
-        twins = [e for e in kept if e.name == name]
-        if len(twins) > 1:
-            mark = Path(_drafter(entry)).stem
-            if not mark or sum(_drafter(e) == _drafter(entry) for e in twins) > 1:
-                mark = " ".join(filter(None, (mark, entry.header.config_hash[:6])))
-            name = f"{name} ({mark})"
+        twins = [e for e in kept if e.name == entry.name]
+        name = f"{entry.name} ({_mark(entry, twins)})" if len(twins) > 1 else entry.name
         out.append(Entry(name, entry.header, entry.records, entry.contended, entry.derived))
     rank = {name: i for i, name in enumerate(_ORDER)}
     return sorted(
         out,
         key=lambda e: (not is_main(e), rank.get(e.name.partition(" ")[0], len(rank)), e.name),
     )
+
+
+def _mark(entry: Entry, twins: Sequence[Entry]) -> str:
+    """Return what sets an entry apart from others of its name: models, settings, or its hash."""
+    marks = []
+    if len({_drafter(e) for e in twins}) > 1:
+        marks.append(Path(_drafter(entry)).stem)
+    alike = [e for e in twins if _drafter(e) == _drafter(entry)]
+    for name, value in entry.header.config.items():
+        if any(e.header.config.get(name) != value for e in alike):
+            marks.append(f"{name}={value}")
+    if sum(e.header.config == entry.header.config for e in alike) > 1:
+        marks.append(entry.header.config_hash[:6])
+    return ", ".join(marks)
+
+
+def _n_unlike(a: Header, b: Header) -> int:
+    return sum(b.config.get(name) != value for name, value in a.config.items())
 
 
 def _drafter(entry: Entry) -> str:

@@ -163,17 +163,15 @@ def _sweeps(group: Group) -> bytes | None:
 
 
 def _ablations(group: Group) -> bytes | None:
-    base = group.find("speculative")
     entries = [e for e in group.entries if not is_main(e) and not re.search(r"\b[mk]=\d", e.name)]
-    if base is None or not entries:
-        return None
     rows = [
         (e.name.removeprefix("speculative "), d)
         for e in entries
-        if (d := e.against(base)) is not None
+        if (base := group.base_of(e)) is not None and (d := e.against(base)) is not None
     ]
     if not rows:
         return None
+    n = max(d.n for _, d in rows)
     figure, axes = _figure(6.4, 1.3 + 0.32 * len(rows))
     for y, (_, d) in enumerate(rows):
         colour = _colour(2) if d.high < 0 else _colour(4) if d.low > 0 else _GREY
@@ -185,7 +183,7 @@ def _ablations(group: Group) -> bytes | None:
     axes.grid(axis="x", color="#e5e5e5")
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("difference to speculative, percentage points (95% interval)")
-    _title(axes, f"{group.title}: what each part is worth (n = {base.summary.n})")
+    _title(axes, f"{group.title}: what each part is worth (n = {n})")
     return _png(figure)
 
 

@@ -118,12 +118,13 @@ def cost_table(groups: Sequence[Group]) -> Table:
 
 def variant_table(group: Group) -> Table | None:
     """Return ablations and sweeps of one set beside speculative itself, or ``None``."""
-    base = group.find("speculative")
     variants = [e for e in group.entries if e not in group.main]
-    if base is None or not variants:
+    pairs = [(e, base) for e in variants if (base := group.base_of(e)) is not None]
+    if not pairs:
         return None
+    bases = {id(base): base for _, base in pairs}.values()
     rows = []
-    for e in [base, *variants]:
+    for e, base in [*((b, b) for b in bases), *pairs]:
         s = e.summary
         rows.append(
             (
