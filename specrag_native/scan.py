@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from specrag_native.errors import DocumentError
 from specrag_native.ingest.registry import Reader, reader_for
@@ -177,7 +177,7 @@ def _rules_of(folder: str, entries: Sequence[os.DirEntry[str]]) -> tuple[_Rules,
         return ()
     from pathspec import GitIgnoreSpec
 
-    patterns = []
+    patterns: list[Any] = []
     for line in lines:
         with contextlib.suppress(ValueError, re.error):  # one wrong line must not undo the others
             patterns.extend(GitIgnoreSpec.from_lines([line]).patterns)

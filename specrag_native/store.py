@@ -289,7 +289,9 @@ def vector_from_blob(blob: bytes) -> FloatArray:
     """Return a stored vector as float32 of length one."""
     import numpy as np
 
-    return normalised(np.frombuffer(blob, dtype="<f2").astype(np.float32)[None, :])[0]
+    vector: FloatArray = np.frombuffer(blob, dtype="<f2").astype(np.float32)
+    unit: FloatArray = normalised(vector[None, :])[0]
+    return unit
 
 
 def normalised(vectors: FloatArray) -> FloatArray:
@@ -297,7 +299,8 @@ def normalised(vectors: FloatArray) -> FloatArray:
     import numpy as np
 
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    result: FloatArray = vectors / np.where(lengths > 0, lengths, 1)
+    lengths[lengths == 0] = 1
+    result: FloatArray = (vectors / lengths).astype(np.float32, copy=False)
     return result
 
 

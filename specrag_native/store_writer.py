@@ -115,9 +115,20 @@ class StoreWriter:
                 "SELECT path, size, mtime_ns, ctime_ns, sha256, recipe, checked_ns, reason, note"
                 " FROM sources"
             ).fetchall()
-        names = ("path", "size", "mtime_ns", "ctime_ns", "sha256", "recipe")
-        names += ("checked_ns", "reason", "note")
-        return {row[0]: Source(**dict(zip(names, row, strict=True))) for row in rows}
+        return {
+            row[0]: Source(
+                path=row[0],
+                size=row[1],
+                mtime_ns=row[2],
+                ctime_ns=row[3],
+                sha256=row[4],
+                recipe=row[5],
+                checked_ns=row[6],
+                reason=row[7],
+                note=row[8],
+            )
+            for row in rows
+        }
 
     def roots(self) -> list[Path]:
         """Return the files and folders that were given to be indexed."""
