@@ -32,7 +32,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         provenance = dataclasses.replace(PROVENANCE, contended=contended)
         variants = expand(
             methods.split(","),
-            Config(abstain_below=0.3),
+            Config(abstain_below=0.3, repair="off"),
             ablations=["one-cluster"] if not contended else [],
         )
         list(Evaluation(session(), provenance, folder / "out").run([dataset], variants))

@@ -26,8 +26,8 @@ from specrag_native.evaluation.runner import Evaluation
 from specrag_native.evaluation.variants import OFFLINE, Variant, expand, wording
 from specrag_native.types import Answer, Question
 
-NEVER_ABSTAINS = Config(abstain_below=0.0)
-SOMETIMES_ABSTAINS = Config(abstain_below=0.3)
+NEVER_ABSTAINS = Config(abstain_below=0.0, repair="off")
+SOMETIMES_ABSTAINS = Config(abstain_below=0.3, repair="off")
 N_ABLATED = 16
 
 

@@ -74,9 +74,16 @@ class Group:
         What is derived belongs to the results it is derived from; otherwise it is the speculative
         entry with the fewest other settings.
         """
-        found = [e for e in self.main if e.header.method == "speculative" and not e.derived]
         if entry.derived:
-            found = [e for e in found if e.header.config_hash == entry.header.config_hash]
+            return next(
+                (
+                    e
+                    for e in self.entries
+                    if not e.derived and e.header.config_hash == entry.header.config_hash
+                ),
+                None,
+            )
+        found = [e for e in self.main if e.header.method == "speculative" and not e.derived]
         return min(found, key=lambda e: _n_unlike(e.header, entry.header), default=None)
 
     @property

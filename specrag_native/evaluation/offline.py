@@ -6,7 +6,6 @@ Law: choosing again by the rule that was in force gives the answer that was give
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -42,7 +41,7 @@ def choose(record: Record, settings: Mapping[str, Any]) -> Record:
     """Return the record as it would be if the best draft were chosen by these settings."""
     verified = [d for d in record.drafts if d.verified]
     winner = max(verified, key=lambda d: total(d, settings), default=None)
-    confidence = winner.support or 0.0 if winner is not None else 0.0
+    confidence = winner.confidence if winner is not None else 0.0
     if winner is None or confidence < settings["abstain_below"]:
         return _abstaining(record, confidence)
     return _giving(record, winner, "speculative", confidence)
@@ -54,8 +53,7 @@ def drafter_alone(record: Record, settings: Mapping[str, Any]) -> Record:
     winner = max(known, key=lambda d: own_score(d, settings), default=None)
     if winner is None:
         return _abstaining(record, 0.0)
-    confidence = math.exp(min(0.0, winner.answer_logprob.logprob_mean))
-    return _giving(record, winner, "drafter", confidence)
+    return _giving(record, winner, "drafter", winner.confidence_alone)
 
 
 def oracle(record: Record, settings: Mapping[str, Any]) -> Record:
@@ -101,7 +99,7 @@ def derive(results: ResultSet) -> dict[str, list[Record]]:
     only what needs no choice by confidence is derived (oracle, random draft), since a rerun could
     repair other questions.
     """
-    if results.header.variant != "speculative":
+    if results.header.variant not in ("speculative", "speculative no-repair"):
         return {}
     settings = results.header.config
     records = [r for r in results.records.values() if r.error is None]

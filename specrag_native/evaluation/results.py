@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -58,7 +58,11 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class DraftRecord:
-    """One draft as it was written, graded and scored; ``rationale`` is absent in shared results."""
+    """One draft as it was written, graded and scored; ``rationale`` is absent in shared results.
+
+    ``confidence``: how far the method trusts it, verified as it is. ``confidence_alone``: how far
+    it would without the verifier.
+    """
 
     answer: str
     rationale: str | None
@@ -72,6 +76,8 @@ class DraftRecord:
     log_yes: float | None = None
     support: float | None = None
     total: float | None = None
+    confidence: float = 0.0
+    confidence_alone: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +346,13 @@ def _draft(row: Mapping[str, Any]) -> DraftRecord:
         log_yes=row["log_yes"],
         support=row["support"],
         total=row["total"],
+        confidence=row.get("confidence", row["support"] or 0.0),
+        confidence_alone=row.get("confidence_alone", _mean_probability(row["answer_logprob"])),
     )
+
+
+def _mean_probability(span: Sequence[float]) -> float:
+    return math.exp(min(0.0, LogprobSpan(span[0], int(span[1])).logprob_mean))
 
 
 def _draft_row(draft: DraftRecord, rationales: bool) -> dict[str, Any]:
@@ -356,6 +368,8 @@ def _draft_row(draft: DraftRecord, rationales: bool) -> dict[str, Any]:
         "log_yes": draft.log_yes,
         "support": draft.support,
         "total": draft.total,
+        "confidence": draft.confidence,
+        "confidence_alone": draft.confidence_alone,
     }
     if rationales and draft.rationale is not None:
         row["rationale"] = draft.rationale

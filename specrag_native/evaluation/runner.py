@@ -6,6 +6,7 @@ results as an unbroken one.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from specrag_native.evaluation.datasets import Dataset, Example
 from specrag_native.evaluation.methods import Method, Session, build
 from specrag_native.evaluation.results import DraftRecord, Header, Record, ResultFile
 from specrag_native.evaluation.variants import Variant
+from specrag_native.pipeline import confidence
 from specrag_native.types import Answer, Hit, Verdict
 
 if TYPE_CHECKING:
@@ -230,4 +232,6 @@ def _draft(verdict: Verdict, example: Example) -> DraftRecord:
         log_yes=scores.self_reflection,
         support=verdict.support,
         total=scores.total if verdict.verified else None,
+        confidence=confidence(verdict),
+        confidence_alone=confidence(dataclasses.replace(verdict, support=None)),
     )

@@ -36,6 +36,9 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "reflection-2": {"reflection": 2},
     "user-layout": {"verifier_layout": "user"},
     "assistant-layout": {"verifier_layout": "assistant"},
+    "no-repair": {"repair": "off"},
+    "repair-subset": {"repair": "subset"},
+    "repair-all": {"repair": "all"},
 }
 """Ablations that run the models again, by the settings they change."""
 
