@@ -17,12 +17,12 @@ from specrag_native.evaluation.results import (
     FORMAT,
     ResultsError,
     ResultSet,
-    export,
     read_folder,
     read_results,
 )
 from specrag_native.evaluation.reuse import DraftMemory
 from specrag_native.evaluation.runner import Evaluation
+from specrag_native.evaluation.sharing import export
 from specrag_native.evaluation.variants import OFFLINE, Variant, expand, wording
 from specrag_native.types import Answer, Question
 
@@ -154,6 +154,22 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
         read_results(path)
     with pytest.raises(ResultsError, match="holds no results"):
         read_folder(tmp_path / "elsewhere")
+
+
+def test_shared_results_cut_answers_that_run_on(tmp_path: Path) -> None:
+    class Talker:
+        def answer(self, question: Question, **_: Any) -> Answer:
+            said = " ".join(f"word{i}" for i in range(20))
+            return Answer(question.text, said, "", 1.0, "standard")
+
+    dataset = read_dataset(write_set(tmp_path / "set.jsonl", rows(1)))
+    run = Evaluation(session(), PROVENANCE, tmp_path / "out", make=lambda v, s: Talker())
+    list(run.run([dataset], expand(["standard"], Config())))
+    (path,) = (tmp_path / "out").iterdir()
+    export(path, tmp_path / "shared.jsonl.gz")
+    record = read_results(tmp_path / "shared.jsonl.gz").records["q0"]
+    assert record.answer.startswith("word0 ") and "word8" not in record.answer
+    assert record.grade.words == 20
 
 
 def test_shared_results_hold_no_rationales_and_read_the_same(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the report and print its table."""
     from specrag_native.evaluation.datasets import read_dataset
     from specrag_native.evaluation.report import results_document, write_report
-    from specrag_native.evaluation.results import export
+    from specrag_native.evaluation.sharing import export
 
     if args.document is not None:
         args.document.write_text(results_document(args.folder, args.latency), encoding="utf-8")

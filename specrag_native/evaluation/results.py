@@ -153,21 +153,13 @@ def read_results(path: Path) -> ResultSet:
     header: Header | None = None
     records: dict[str, Record] = {}
     contended: set[str] = set()
-    for number, row in _rows(path):
-        if row.get("type") == "header":
-            header = _header(path, number, row)
+    for line in read_lines(path):
+        if isinstance(line, Header):
+            header = line
             continue
-        if header is None:
-            raise ResultsError(f"{path}, line {number}: a header was expected first")
-        try:
-            record = _record(row)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ResultsError(
-                f"{path}, line {number}: no result of format {FORMAT} ({error!r})"
-            ) from None
-        records[record.id] = record
-        if header.contended:
-            contended.add(record.id)
+        records[line.id] = line
+        if header is not None and header.contended:
+            contended.add(line.id)
     if header is None:
         raise ResultsError(f"{path} holds no results: a header was expected")
     return ResultSet(header, records, frozenset(contended))
@@ -261,22 +253,27 @@ class ResultFile:
                 os.fsync(file.fileno())
 
 
-def export(source: Path, target: Path) -> None:
-    """Write a results file compressed, without rationales (they quote passages).
+def read_lines(path: Path) -> Iterator[Header | Record]:
+    """Yield the headers and records of a results file in their order.
 
-    The same results give the same bytes.
+    Raises:
+        ResultsError: another format version, no header, or a broken line before the last.
     """
-    lines: list[str] = []
-    for number, row in _rows(source):
+    headed = False
+    for number, row in _rows(path):
         if row.get("type") == "header":
-            lines.append(json.dumps(_header(source, number, row).to_dict(), ensure_ascii=False))
-        else:
-            lines.append(json.dumps(_record(row).to_dict(rationales=False), ensure_ascii=False))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    data = ("\n".join(lines) + "\n").encode("utf-8")
-    beside = target.with_name(target.name + ".part")
-    beside.write_bytes(gzip.compress(data, compresslevel=9, mtime=0))
-    beside.replace(target)
+            headed = True
+            yield _header(path, number, row)
+            continue
+        if not headed:
+            raise ResultsError(f"{path}, line {number}: a header was expected first")
+        try:
+            record = _record(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ResultsError(
+                f"{path}, line {number}: no result of format {FORMAT} ({error!r})"
+            ) from None
+        yield record
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
