@@ -3,14 +3,17 @@
 Law: only answering is timed. Models are loaded, passages of an index in use embedded, before.
 
 cold: engines that have computed nothing. warm: engines that have just answered another question
-from the same passages. One round is one question; the spread is over questions.
+from the same passages in the same order. reordered (``full`` only): likewise, but the other
+question ranked them differently, as a new one does. One round is one question; the spread is over
+questions.
 
-Three questions per case; ten in the cases marked ``full``. SPECRAG_BENCH_SET: a question set
+Two questions per case; ten in the cases marked ``full``. SPECRAG_BENCH_SET: a question set
 instead of the made-up sample. SPECRAG_DRAFTER, SPECRAG_VERIFIER, SPECRAG_EMBEDDER: models.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 from collections.abc import Callable, Iterator
@@ -32,7 +35,7 @@ from specrag_native.evaluation.methods import Session, build
 from specrag_native.evaluation.variants import Variant
 from specrag_native.types import Answer, Hit, Question
 
-SHORT, FULL = 3, 10
+SHORT, FULL = 2, 10
 OWN = ("speculative", "standard", "drafter")
 RIVALS = ("llama-cpp-standard", "llama-cpp-speculative", "xllamacpp-standard")
 
@@ -104,8 +107,8 @@ def _rival(name: str, paths: ModelPaths) -> Any:
 class Bench:
     """Runs one method over the questions, cold or warm, and keeps the answers."""
 
-    def __init__(self, make: Callable[[], Any], asked: list[Asked], *, warm: bool) -> None:
-        self._make, self._asked, self._warm = make, asked, warm
+    def __init__(self, make: Callable[[], Any], asked: list[Asked], *, state: str) -> None:
+        self._make, self._asked, self._state = make, asked, state
         self._round: Iterator[Asked] = iter(())
         self._method: Any = None
         self.answers: list[Answer] = []
@@ -118,11 +121,13 @@ class Bench:
 
     def _prepare(self) -> tuple[tuple[Asked], dict[str, Any]]:
         asked = next(self._round)
-        if self._method is None or not self._warm:
+        if self._method is None or self._state == "cold":
             self._drop()
             self._method = self._make()
-        if self._warm:
-            self._ask(same_passages(asked.example), asked)
+        if self._state != "cold":
+            n = 1 if self._state == "reordered" else 0
+            before = dataclasses.replace(asked, hits=asked.hits[n:] + asked.hits[:n])
+            self._ask(same_passages(asked.example), before)
         return (asked,), {}
 
     def _answer(self, asked: Asked) -> None:
@@ -142,13 +147,15 @@ class Bench:
 
 
 @pytest.mark.parametrize("n", [SHORT, pytest.param(FULL, marks=pytest.mark.full)])
-@pytest.mark.parametrize("state", ["cold", "warm"])
+@pytest.mark.parametrize(
+    "state", ["cold", "warm", pytest.param("reordered", marks=pytest.mark.full)]
+)
 @pytest.mark.parametrize("method", [*OWN, *RIVALS])
 def test_answer(
     method: str, state: str, n: int, paths: ModelPaths, questions: list[Asked], benchmark: Any
 ) -> None:
     make = _own if method in OWN else _rival
-    bench = Bench(lambda: make(method, paths), questions[:n], warm=state == "warm")
+    bench = Bench(lambda: make(method, paths), questions[:n], state=state)
     bench.run(benchmark)
     assert len(bench.answers) == len(questions[:n])
     n = len(bench.answers)
