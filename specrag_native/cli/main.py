@@ -21,7 +21,14 @@ COMMANDS = (
     "models",
     "index",
     "ask",
+    "search",
+    "status",
+    "remove",
+    "rebuild",
     "doctor",
+    "eval",
+    "eval_retrieval",
+    "report",
 )
 """Modules of this package in the order ``specrag --help`` lists them."""
 
