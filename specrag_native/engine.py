@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -122,6 +121,8 @@ class EngineFacts:
 
 
 def _require_exact_library(core: Any) -> None:
+    import importlib.metadata
+
     installed = importlib.metadata.version("llama-cpp-python")
     loaded, built = core.library_version(), core.library_build_version()
     if installed != LLAMA_CPP_PYTHON_VERSION or loaded != built:

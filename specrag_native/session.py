@@ -6,7 +6,6 @@ stream early stops the work.
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -115,6 +114,8 @@ class SpeculativeRAG(Pipeline):
 
     async def aanswer(self, question: str | Question, *, method: Method = "speculative") -> Answer:
         """Answer without blocking the event loop; cancelling the task stops the work."""
+        import asyncio
+
         flag = new_cancel_flag()
         work = asyncio.ensure_future(
             asyncio.to_thread(self.answer, question, method=method, cancel=flag)
@@ -130,6 +131,8 @@ class SpeculativeRAG(Pipeline):
         self, question: str | Question, *, method: Method = "speculative"
     ) -> AsyncIterator[Event]:
         """Yield events without blocking the event loop; leaving the loop early stops the work."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event | None] = asyncio.Queue()
         flag = new_cancel_flag()

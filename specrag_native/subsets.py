@@ -10,8 +10,6 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from specrag_native.config import Conditioning, SubsetStrategy
 from specrag_native.errors import ConfigError
 from specrag_native.types import Hit, Subset
@@ -31,6 +29,8 @@ def condition(vectors: FloatArray, question: FloatArray, how: Conditioning) -> F
     Returns:
         float32 of shape ``(n, d)``, L2-normalised (zero rows stay zero).
     """
+    import numpy as np
+
     if how == "product":
         out = vectors * question
     elif how == "residual":
@@ -48,6 +48,8 @@ def cluster(vectors: FloatArray, k: int, *, seed: int) -> list[list[int]]:
         Row indices per cluster, ascending, in order of their first row; fewer than ``k`` clusters
         when there are fewer distinct vectors.
     """
+    import numpy as np
+
     n_distinct = len(np.unique(vectors, axis=0))
     k = min(k, n_distinct)
     if k <= 1:
@@ -153,6 +155,8 @@ def draw_subsets(
     Raises:
         ConfigError: ``k`` is larger than the number of passages.
     """
+    import numpy as np
+
     if not hits:
         return []
     if k is None:
