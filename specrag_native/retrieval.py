@@ -40,7 +40,7 @@ class RetrievalOptions:
     words_weight: float = 0.5
     """Weight of the ranking by words; chosen with ``rrf_k`` by nDCG@10 on SciFact and recall on
     two sets of questions, where it was the best of the values tried or within noise of it."""
-    title_weight: float = 1.0
+    title_weight: float = 2.0
     """Weight of a word in the title against one in the text (BM25)."""
     duplicate_cosine: float = 0.98
     """A hit nearer than this to a better one is left out; above 1 keeps everything."""
