@@ -495,8 +495,9 @@ class NativeEmbedder:
 
     @property
     def name(self) -> str:
-        """File name and digest of the model, so that an index knows its own vectors."""
-        return f"{self._engine.name}:{self._engine.file_digest[:16]}"
+        """Kind and digest of the model: an index knows its own vectors, whatever the file's name."""
+        facts = self._engine.model
+        return f"{facts.architecture}-{facts.n_embd}:{self._engine.file_digest[:16]}"
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """Return L2-normalised vectors, float32 of shape ``(len(texts), d)``."""
