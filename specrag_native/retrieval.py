@@ -106,7 +106,12 @@ class Retriever:
             rankings.append((options.dense_weight, _ids(loaded.search(unit, pool))))
         if options.mode != "dense":
             found = fulltext.search_text(
-                connection, question, limit=pool, title_weight=options.title_weight
+                connection,
+                question,
+                limit=pool,
+                title_weight=options.title_weight,
+                # Where words are all there is, a slow answer is better than none.
+                budget=None if options.mode == "words" else fulltext.BUDGET,
             )
             rankings.append((options.words_weight, _ids(found)))
         return fuse(rankings, k=options.rrf_k)

@@ -267,7 +267,8 @@ def test_the_words_that_were_asked_for_are_highlighted():
     ]
 
 
-def test_a_large_index_scores_no_more_passages_than_the_budget(tmp_path):
+def test_a_large_index_scores_no_more_passages_than_the_budget(tmp_path, monkeypatch):
+    monkeypatch.setattr("specrag_native.fulltext.SMALL", 0)
     folder = tmp_path / "many"
     folder.mkdir()
     for i in range(40):

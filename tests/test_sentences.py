@@ -76,4 +76,4 @@ def test_list_items_and_wide_full_stops_end_sentences():
 def test_hostile_text_is_split_in_linear_time(text):
     started = time.perf_counter()
     sentence_spans(text)
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 20
