@@ -139,6 +139,7 @@ def test_the_same_results_give_the_same_document(results: Path) -> None:
     assert first == results_document(results)
     assert "specrag eval set.jsonl" in first and "v" * 64 in first
     assert "Variants on towns-dev" in first
+    assert "answered only 12 questions" in first and "Seconds marked *" in first
 
 
 def test_every_plot_is_a_png_with_data(results: Path) -> None:

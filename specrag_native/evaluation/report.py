@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from specrag_native.evaluation import page, tables
-from specrag_native.evaluation.comparison import Group, group
+from specrag_native.evaluation.comparison import Entry, Group, group
 from specrag_native.evaluation.datasets import Dataset
 from specrag_native.evaluation.latency import latency_table, latest
 from specrag_native.evaluation.results import read_folder
+
+
+N_ENOUGH = 100
+"""Questions of a set below which the document calls its figures a preview."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ def results_document(folder: Path, latency: Path | None = None) -> str:
         "# Results",
         "Generated from `benchmarks/results/` by `specrag report benchmarks/results/eval --latency "
         "benchmarks/results/latency --document docs/results.md`; do not edit.",
+        *_cautions(entries),
         *([tables.markdown(latency_table(measured)).strip()] if measured is not None else []),
         *(tables.markdown(t).strip() for t in all_tables(groups)),
         "## How this was made",
@@ -101,3 +106,21 @@ def results_document(folder: Path, latency: Path | None = None) -> str:
         "Commands:\n\n```sh\n" + "\n".join(commands) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _cautions(entries: Sequence[Entry]) -> list[str]:
+    """Return what a reader must know before believing the figures."""
+    said = []
+    fewest = min((e.summary.n for e in entries), default=0)
+    if fewest < N_ENOUGH:
+        said.append(
+            f"Some methods have answered only {fewest} questions of a set (column n): a preview. "
+            f"Intervals are wide below {N_ENOUGH} questions, and no difference whose interval holds "
+            "zero is a finding."
+        )
+    if any(e.contended for e in entries):
+        said.append(
+            "Seconds marked * were measured while the machine did other work, some with the "
+            "process stopped in between: they say nothing of speed. Tokens are exact."
+        )
+    return said
