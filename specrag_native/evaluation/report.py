@@ -15,7 +15,6 @@ from specrag_native.evaluation.datasets import Dataset
 from specrag_native.evaluation.latency import latency_table, latest
 from specrag_native.evaluation.results import read_folder
 
-
 N_ENOUGH = 100
 """Questions of a set below which the document calls its figures a preview."""
 
@@ -115,8 +114,8 @@ def _cautions(entries: Sequence[Entry]) -> list[str]:
     if fewest < N_ENOUGH:
         said.append(
             f"Some methods have answered only {fewest} questions of a set (column n): a preview. "
-            f"Intervals are wide below {N_ENOUGH} questions, and no difference whose interval holds "
-            "zero is a finding."
+            f"Intervals are wide below {N_ENOUGH} questions; a difference whose interval holds "
+            "zero is no finding."
         )
     if any(e.contended for e in entries):
         said.append(
