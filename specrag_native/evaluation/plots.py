@@ -103,7 +103,7 @@ def _latency(groups: Sequence[Group]) -> bytes | None:
         axes.text(total, y, f" {total:.1f}", va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, max(left) * 1.12)
+    axes.set_xlim(0, max(left) * 1.12 or 1.0)
     axes.set_xlabel("seconds per question, mean")
     axes.grid(axis="x", color="#e5e5e5")
     axes.grid(axis="y", visible=False)
