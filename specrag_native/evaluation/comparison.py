@@ -116,8 +116,9 @@ def group(results: Sequence[ResultSet]) -> list[Group]:
                     Entry(name, header, {r.id: r for r in records}, busy, derived=True)
                 )
     _place_verifierless(held)
+    everything = [e for entries in held.values() for e in entries]
     return [
-        Group(dataset, evidence, verifier, _named(entries))
+        Group(dataset, evidence, verifier, _named(entries, everything))
         for (dataset, evidence, verifier), entries in sorted(held.items())
     ]
 
@@ -132,8 +133,11 @@ def _place_verifierless(held: dict[tuple[str, str, str], list[Entry]]) -> None:
             del held[key]
 
 
-def _named(entries: Sequence[Entry]) -> list[Entry]:
-    """Drop derived entries that are better known otherwise, and tell apart entries of one name."""
+def _named(entries: Sequence[Entry], everything: Sequence[Entry]) -> list[Entry]:
+    """Drop derived entries that are better known otherwise, and tell apart entries of one name.
+
+    A name means the same in every group: what differs between any two of its entries is said.
+    """
     kept: list[Entry] = []
     for entry in sorted(entries, key=lambda e: (e.derived, -len(e.records))):
         if not entry.derived or (entry.name, _drafter(entry)) not in {
@@ -142,8 +146,10 @@ def _named(entries: Sequence[Entry]) -> list[Entry]:
             kept.append(entry)
     out = []
     for entry in kept:
-        twins = [e for e in kept if e.name == entry.name]
-        name = f"{entry.name} ({_mark(entry, twins)})" if len(twins) > 1 else entry.name
+        here = [e for e in kept if e.name == entry.name]
+        others = [e for e in everything if e.name == entry.name and not e.derived]
+        mark = _mark(entry, here, others if not entry.derived else here)
+        name = f"{entry.name} ({mark})" if mark else entry.name
         out.append(Entry(name, entry.header, entry.records, entry.contended, entry.derived))
     rank = {name: i for i, name in enumerate(_ORDER)}
     return sorted(
@@ -152,15 +158,15 @@ def _named(entries: Sequence[Entry]) -> list[Entry]:
     )
 
 
-def _mark(entry: Entry, twins: Sequence[Entry]) -> str:
+def _mark(entry: Entry, here: Sequence[Entry], others: Sequence[Entry]) -> str:
     """Return what sets an entry apart from others of its name: models, settings, or its hash."""
     marks = []
-    if len({_drafter(e) for e in twins}) > 1:
+    if len({_drafter(e) for e in others}) > 1:
         marks.append(Path(_drafter(entry)).stem)
-    alike = [e for e in twins if _drafter(e) == _drafter(entry)]
     for name, value in entry.header.config.items():
-        if any(e.header.config.get(name) != value for e in alike):
+        if any(e.header.config.get(name) != value for e in others):
             marks.append(f"{name}={value}")
+    alike = [e for e in here if _drafter(e) == _drafter(entry)]
     if sum(e.header.config == entry.header.config for e in alike) > 1:
         marks.append(entry.header.config_hash[:6])
     return ", ".join(marks)
