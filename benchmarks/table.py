@@ -1,4 +1,6 @@
-"""Writes the README's table and picture from ``benchmarks/results/engine.json``.
+"""Writes the README's table and picture from ``benchmarks/results/engine-*.json``.
+
+Each file is one run of ``bench_engine.py``; of a case that stands in several, the last run counts.
 
 ``python benchmarks/table.py`` renews both; ``--check`` fails when the table is not what the stored
 results give.
@@ -12,15 +14,24 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "engine.json"
+RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "engine.png"
 BEGIN, END = "<!-- engine table -->", "<!-- end of engine table -->"
-COMMAND = "pytest benchmarks/bench_engine.py --benchmark-json=benchmarks/results/engine.json"
+COMMAND = "pytest benchmarks/bench_engine.py --benchmark-json=benchmarks/results/engine-N.json"
+
+
+def read_results() -> dict[str, Any]:
+    """Return the cases of all runs, and the machine of the last."""
+    runs = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("engine-*.json"))]
+    return {
+        "benchmarks": [case for run in runs for case in run["benchmarks"]],
+        "machine_info": runs[-1]["machine_info"],
+    }
 
 
 def cases(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the benchmarks by the name of their test."""
+    """Return the benchmarks by the name of their test; the last of a name counts."""
     return {case["name"]: case for case in results["benchmarks"]}
 
 
@@ -60,8 +71,7 @@ def table(results: dict[str, Any]) -> str:
         lines.append(f"| {work} | {ours:.2f} s | {theirs:.2f} s ({rival}) | {theirs / ours:.1f}x |")
     lines += [
         "",
-        f"Medians on {info}, {extra['threads']} threads, commit {extra['commit']}; "
-        f"`{COMMAND}`.",
+        f"Medians on {info}, {extra['threads']} threads, commit {extra['commit']}; `{COMMAND}`.",
     ]
     return "\n".join(lines)
 
@@ -91,7 +101,7 @@ def draw(results: dict[str, Any]) -> None:
 
 def main() -> int:
     """Renew the table and the picture, or check the table."""
-    results = json.loads(RESULTS.read_text())
+    results = read_results()
     text = README.read_text()
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)

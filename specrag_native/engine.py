@@ -70,8 +70,9 @@ class EngineOptions:
     """Which GPU, counted from 0."""
     flash_attention: str = "auto"
     """``auto``, ``on`` or ``off``."""
-    use_mmap: bool = True
-    """Map the model file instead of reading it."""
+    use_mmap: bool = False
+    """Map the model file instead of reading it. Weights are repacked for the CPU as they are loaded,
+    so a mapped file would be in memory a second time."""
 
     def __post_init__(self) -> None:
         for name, low, high in (

@@ -87,7 +87,7 @@ def test_the_table_of_the_readme_is_that_of_the_stored_results() -> None:
     import subprocess
     import sys
 
-    if not (ROOT / "benchmarks" / "results" / "engine.json").is_file():
+    if not list((ROOT / "benchmarks" / "results").glob("engine-*.json")):
         pytest.skip("no stored results")
     done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "table.py"), "--check"])
     assert done.returncode == 0, "run python benchmarks/table.py"
