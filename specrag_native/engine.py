@@ -60,7 +60,7 @@ class EngineOptions:
     """Tokens per decode call; also how soon a cancelled call stops."""
     n_seq_max: int = 64
     """Sequences in flight, at most 256."""
-    n_outputs_max: int = 128
+    n_outputs_max: int = 96
     """Rows of logits kept per decode call; one row is 4 bytes per entry of the vocabulary."""
     threads: int = 0
     """CPU threads; 0: one per physical core."""
@@ -71,8 +71,8 @@ class EngineOptions:
     flash_attention: str = "auto"
     """``auto``, ``on`` or ``off``."""
     use_mmap: bool = False
-    """Map the model file instead of reading it. Weights are repacked for the CPU as they are loaded,
-    so a mapped file would be in memory a second time."""
+    """Map the model file instead of reading it. Weights are repacked for the CPU as they are
+    loaded, so a mapped file would be in memory a second time."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -496,7 +496,7 @@ class NativeEmbedder:
 
     @property
     def name(self) -> str:
-        """Kind and digest of the model: an index knows its own vectors, whatever the file's name."""
+        """Kind and digest of the model: an index knows its own vectors, whatever the file is called."""
         facts = self._engine.model
         return f"{facts.architecture}-{facts.n_embd}:{self._engine.file_digest[:16]}"
 

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from specrag_native import catalog
 from specrag_native.config import Config
 from specrag_native.engine import new_cancel_flag
 from specrag_native.engines import Engines, ModelPaths, Role
@@ -174,4 +173,6 @@ class SpeculativeRAG(Pipeline):
 
 
 def _resolve(name: str | None, role: Role) -> Path:
+    from specrag_native import catalog
+
     return catalog.resolve(name or catalog.default(role), role=role).path
