@@ -496,7 +496,7 @@ class NativeEmbedder:
 
     @property
     def name(self) -> str:
-        """Kind and digest of the model: an index knows its own vectors, whatever the file is called."""
+        """Kind and digest of the model; an index knows its vectors whatever the file is called."""
         facts = self._engine.model
         return f"{facts.architecture}-{facts.n_embd}:{self._engine.file_digest[:16]}"
 
