@@ -93,9 +93,10 @@ def _latency(groups: Sequence[Group]) -> bytes | None:
         return None
     figure, axes = _figure(7.2, 1.1 + 0.38 * len(rows))
     left = [0.0] * len(rows)
+    longest = max(sum(e.summary.stages.get(stage, 0.0) for stage in _STAGES) for _, e in rows)
     for i, stage in enumerate(_STAGES):
         values = [e.summary.stages.get(stage, 0.0) for _, e in rows]
-        if max(values) < 0.02:
+        if max(values) < 0.005 * longest:
             continue
         axes.barh(range(len(rows)), values, left=left, label=stage, color=_colour(i), height=0.65)
         left = [a + b for a, b in zip(left, values, strict=True)]
@@ -274,6 +275,8 @@ def _title(axes: Any, text: str) -> None:
 
 
 def _legend(axes: Any) -> None:
+    if not axes.get_legend_handles_labels()[0]:
+        return
     axes.legend(
         frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0
     )
