@@ -174,7 +174,8 @@ class Pipeline:
         emit(Verified(tuple(verdicts)))
 
         winner = best(verdicts)
-        if winner is not None and confidence(winner) >= self.config.repair_below:
+        trust = confidence(winner) if winner is not None else 0.0
+        if winner is not None and trust >= self.config.repair_below:
             return self._from_draft(question, winner, "speculative", verdicts, clock)
         if self.config.repair != "off" and hits:
             with clock.stage("repair"):
@@ -193,13 +194,13 @@ class Pipeline:
                     verdicts,
                     clock,
                 )
-        elif winner is not None and confidence(winner) >= self.config.abstain_below:
+        elif winner is not None and trust >= self.config.abstain_below:
             return self._from_draft(question, winner, "speculative", verdicts, clock)
         return self._answer(
             question,
             prompts.ABSTAIN_TEXT,
             "",
-            confidence(winner) if winner is not None else 0.0,
+            trust,
             "abstain",
             (),
             verdicts,
