@@ -163,14 +163,15 @@ void bind_values(py::module_& m) {
 void bind_model(py::module_& m) {
     py::class_<Model, std::shared_ptr<Model>>(m, "Model")
         .def(py::init([](const std::string& path, std::int32_t n_gpu_layers, std::int32_t main_gpu,
-                         bool use_mmap, const MaybeCancelFlag& cancel) {
-                 const ModelOptions options{n_gpu_layers, main_gpu, use_mmap};
+                         bool use_mmap, const std::string& adapter,
+                         const MaybeCancelFlag& cancel) {
+                 const ModelOptions options{n_gpu_layers, main_gpu, use_mmap, adapter};
                  const py::gil_scoped_release release;
                  return std::make_shared<Model>(path, options,
                                                 cancel ? &(*cancel)->raw() : nullptr);
              }),
              "path"_a, py::kw_only(), "n_gpu_layers"_a = 0, "main_gpu"_a = 0, "use_mmap"_a = true,
-             "cancel"_a = py::none())
+             "adapter"_a = "", "cancel"_a = py::none())
         .def_property_readonly("facts", &Model::facts)
         .def(
             "tokenize",

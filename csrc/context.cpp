@@ -70,6 +70,11 @@ Context::Context(const Model& model, const EngineOptions& options) {
         throw ModelError("no context of " + std::to_string(options.n_ctx) + " tokens for " +
                          model.facts().path + (why.empty() ? std::string() : ": " + why));
     }
+    if (llama_adapter_lora* adapter = model.adapter(); adapter != nullptr) {
+        float scale = 1.0F;
+        if (llama_set_adapters_lora(context_.get(), &adapter, 1, &scale) != 0)
+            throw ModelError("the adapter of " + model.facts().path + " cannot be applied");
+    }
     facts_.n_ctx = static_cast<std::int32_t>(llama_n_ctx(context_.get()));
     facts_.n_batch = static_cast<std::int32_t>(llama_n_batch(context_.get()));
     facts_.n_seq_max = static_cast<std::int32_t>(llama_n_seq_max(context_.get()));

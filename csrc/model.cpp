@@ -78,6 +78,14 @@ Model::Model(const std::string& path, const ModelOptions& options,
         throw ModelError(path + " cannot be loaded as a GGUF model" +
                          (why.empty() ? std::string() : ": " + why));
     }
+    if (!options.adapter.empty()) {
+        adapter_ = llama_adapter_lora_init(model_.get(), options.adapter.c_str());
+        if (adapter_ == nullptr) {
+            const std::string why = take_library_error();
+            throw ModelError(options.adapter + " cannot be used as an adapter of " + path +
+                             (why.empty() ? std::string() : ": " + why));
+        }
+    }
     vocab_ = llama_model_get_vocab(model_.get());
 
     facts_.path = path;

@@ -10,6 +10,7 @@
 
 #include "types.h"
 
+struct llama_adapter_lora;
 struct llama_model;
 struct llama_vocab;
 
@@ -20,7 +21,8 @@ using ChatMessage = std::pair<std::string, std::string>;
 
 class Model {
 public:
-    // Throws ModelError when the file is no usable model. `cancel` (may be null) stops loading.
+    // Throws ModelError when the file is no usable model, or its adapter does not fit. `cancel`
+    // (may be null) stops loading.
     Model(const std::string& path, const ModelOptions& options, const std::atomic<bool>* cancel);
     ~Model();
     Model(const Model&) = delete;
@@ -28,6 +30,7 @@ public:
 
     const ModelFacts& facts() const { return facts_; }
     llama_model* raw() const { return model_.get(); }
+    llama_adapter_lora* adapter() const { return adapter_; }
 
     // Tokens of the prompt and, per token, the index of its segment. The model's own
     // beginning-of-sequence token comes first where the model wants one (segment -1).
@@ -58,6 +61,7 @@ private:
         void operator()(llama_model* model) const;
     };
     std::unique_ptr<llama_model, Deleter> model_;
+    llama_adapter_lora* adapter_ = nullptr;  // freed with the model
     const llama_vocab* vocab_ = nullptr;
     ModelFacts facts_;
 };

@@ -110,6 +110,7 @@ struct ModelOptions {
     std::int32_t n_gpu_layers = 0;  // negative: all
     std::int32_t main_gpu = 0;      // index among the GPU devices of the library
     bool use_mmap = true;
+    std::string adapter;  // a LoRA adapter (GGUF) that every context uses; empty: none
 };
 
 }  // namespace specrag

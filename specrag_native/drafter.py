@@ -52,13 +52,14 @@ class Drafter:
         if cancel is not None and cancel.cancelled:
             raise Cancelled("cancelled while drafting")
         drafts = [
-            _read(question, subset, generation)
+            read_draft(question, subset, generation)
             for subset, generation in zip(subsets, batch, strict=True)
         ]
         return drafts, batch.usage
 
 
-def _read(question: Question, subset: Subset, generation: Generation) -> Draft:
+def read_draft(question: Question, subset: Subset, generation: Generation) -> Draft:
+    """Return the draft that a generation of two stages, rationale and answer, holds."""
     rationale, answer = generation.completions
     text = prompts.read_answer(answer.text, question)
     return Draft(

@@ -73,6 +73,9 @@ class EngineOptions:
     use_mmap: bool = False
     """Map the model file instead of reading it. Weights are repacked for the CPU as they are
     loaded, so a mapped file would be in memory a second time."""
+    adapter: str = ""
+    """Path of a LoRA adapter (GGUF) of the model; empty: none. Its log-probabilities are those of
+    the merged model, but every pass computes the adapter's share as well."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -284,6 +287,7 @@ class NativeEngine:
                 n_gpu_layers=options.n_gpu_layers,
                 main_gpu=options.main_gpu,
                 use_mmap=options.use_mmap,
+                adapter=options.adapter,
                 cancel=cancel,
             )
             self._engine: _core.Engine = core.Engine(

@@ -31,6 +31,16 @@ REPAIR_TASK = (
     "possible, without explanation. If the passages do not hold the answer, reply: unknown.\n\n"
 )
 
+RATIONALE_TASK = (
+    "One sentence of the passages shows that the answer is right. Write it as one short sentence "
+    "that names what the question asks about and holds the answer. Use only the passages.\n\n"
+)
+QUESTION_TASK = (
+    "Write one short question about a fact of the passage, so that it can be understood without "
+    "the passage, then its answer in a few words copied from the passage.\n\n"
+)
+QUESTION_START = "Question:"
+
 VERIFIER_TASK = "Answer the question and explain the answer in one sentence.\n\n"
 REFLECTIONS = (
     "Do you think the explanation supports the answer? (Yes or No)",
@@ -67,7 +77,7 @@ def _passage_segments(passages: Sequence[Passage]) -> tuple[Segment, ...]:
     out: list[Segment] = []
     for passage in passages:
         heading = f"Passage: {passage.title}\n" if passage.title else "Passage:\n"
-        out.append(plain(f"{heading}{passage.text.strip()}\n\n"))
+        out.append(Segment(f"{heading}{passage.text.strip()}\n\n", standalone=True))
     return tuple(out)
 
 
@@ -91,6 +101,15 @@ def drafter_prompt(engine: ChatLayout, question: Question, passages: Sequence[Pa
     return engine.chat([("user", user), ("assistant", (plain(DRAFTER_RATIONALE),))])
 
 
+def drafter_completion(rationale: str, answer: str) -> tuple[Segment, Segment, Segment]:
+    """Return what a draft should read like: rationale, the forced text between, answer.
+
+    The drafter itself writes the rationale, the first token of what is forced (which ends the
+    line), the answer, and the end of the turn.
+    """
+    return plain(f" {rationale}"), plain(DRAFTER_ANSWER), plain(f" {answer}")
+
+
 def drafter_stages(*, max_rationale_tokens: int, max_answer_tokens: int) -> tuple[Stage, ...]:
     """Return the two stages of a draft: one line of rationale, then one line of answer.
 
@@ -104,6 +123,36 @@ def drafter_stages(*, max_rationale_tokens: int, max_answer_tokens: int) -> tupl
             then=(plain(DRAFTER_ANSWER),),
         ),
         Stage(max_tokens=max_answer_tokens, min_tokens=1, stop=("\n",)),
+    )
+
+
+def rationale_prompt(
+    engine: ChatLayout, question: Question, passages: Sequence[Passage], answer: str
+) -> Prompt:
+    """Return the prompt that asks a larger model for a rationale of a known answer.
+
+    The rationale is what a drafter is trained to write (paper section 3.1: question, evidence and
+    answer in, rationale out).
+    """
+    user = (
+        plain(RATIONALE_TASK),
+        *_passage_segments(passages),
+        plain(f"{question_text(question)}\nAnswer: {answer}"),
+    )
+    return engine.chat([("user", user), ("assistant", (plain(DRAFTER_RATIONALE),))])
+
+
+def question_prompt(engine: ChatLayout, passage: Passage) -> Prompt:
+    """Return the prompt that asks for a question which one passage answers."""
+    user = (plain(QUESTION_TASK), *_passage_segments((passage,)))
+    return engine.chat([("user", user), ("assistant", (plain(QUESTION_START),))])
+
+
+def question_stages() -> tuple[Stage, ...]:
+    """Return the two stages of a written question: the question, then its answer."""
+    return (
+        Stage(max_tokens=48, min_tokens=4, stop=("\n",), then=(plain(DRAFTER_ANSWER),)),
+        Stage(max_tokens=24, min_tokens=1, stop=("\n",)),
     )
 
 

@@ -26,11 +26,14 @@ class Segment:
     ``scored``: :meth:`Engine.score` reports the log-probability of each of its tokens.
     ``control``: template text of ours; special tokens are parsed only here, so the text of a
     document or a question can never become one.
+    ``standalone``: a text that may be encoded on its own, apart from other standalone texts; an
+    engine is free to read it as any other.
     """
 
     text: str
     scored: bool = False
     control: bool = False
+    standalone: bool = False
 
 
 Prompt = tuple[Segment, ...]

@@ -29,6 +29,7 @@ COMMANDS = (
     "eval",
     "eval_retrieval",
     "report",
+    "train",
 )
 """Modules of this package in the order ``specrag --help`` lists them."""
 

@@ -32,6 +32,7 @@ class Example:
     """One question of a set, with its accepted answers and the passages given with it.
 
     For claims and choices ``answers`` holds the letter of the right option and its text.
+    ``relevant`` are the ids of the passages that the set marks as holding the evidence.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Example:
     question: Question
     answers: tuple[str, ...]
     passages: tuple[Passage, ...]
+    relevant: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def read_dataset(
     malformed: list[Malformed] = []
     seen: set[str] = set()
     without_passages = 0
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         try:
             example = _example(name, line)
             if example.id in seen:
@@ -131,7 +133,8 @@ def read_dataset(
     return Dataset(name, tuple(examples[:limit]), tuple(malformed))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file that hold something, gzipped or not, with their numbers."""
     try:
         with (
             gzip.open(path, "rt", encoding="utf-8", errors="replace")
@@ -165,12 +168,14 @@ def _example(dataset: str, line: str) -> Example:
     choices = _choices(row.get("choices"), needed=_TASKS[task] == "choice")
     if choices and answers[0] not in choices:
         raise ValueError(f"the first answer must be one of {', '.join(choices)}")
+    passages = [(_passage(p), p.get("relevant")) for p in _list(row.get("passages"))]
     return Example(
         id=_text(row, "id"),
         dataset=dataset,
         question=Question(_text(row, "question"), _TASKS[task], choices),
         answers=tuple(answers),
-        passages=tuple(_passage(p) for p in _list(row.get("passages"))),
+        passages=tuple(passage for passage, _ in passages),
+        relevant=frozenset(passage.id for passage, relevant in passages if relevant is True),
     )
 
 

@@ -1,0 +1,250 @@
+"""From questions with gold passages to drafting examples: subsets, distractors, "unknown".
+
+Law: the same rows, settings and seed give the same examples in the same order, and no random draw
+depends on how far an earlier run came.
+
+Examples come in groups that read the same subset, one group after another, so that the passages of
+a group are computed once for all its questions in training.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from specrag_native.evaluation.datasets import Example
+from specrag_native.training.examples import UNKNOWN_ANSWER, UNKNOWN_RATIONALE, DraftExample
+from specrag_native.training.neighbours import Neighbours
+from specrag_native.training.rationales import answer_in, extract, holds_answer
+from specrag_native.types import Passage
+
+_MAX_PARTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DrawOptions:
+    """How subsets are drawn.
+
+    ``unknown``: share of examples whose subset holds no answer. ``sizes``: weight of each number
+    of passages per subset, as at answering time. ``per_subset``: most questions of one subset.
+    ``similar``: share of distractors that are close to the question, as retrieval finds them; the
+    others come from the same article where there is one. ``order``: whether passages are shuffled.
+    """
+
+    unknown: float = 0.25
+    sizes: Mapping[int, float] = None  # type: ignore[assignment]
+    per_subset: int = 10
+    similar: float = 0.4
+    order: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sizes is None:
+            object.__setattr__(self, "sizes", {1: 0.15, 2: 0.7, 3: 0.15})
+
+
+@dataclass(slots=True)
+class Skipped:
+    """Rows that gave no example, by reason."""
+
+    no_answer: int = 0
+    no_gold_passage: int = 0
+    no_evidence: int = 0
+
+
+class Drawing:
+    """Draws drafting examples from the rows of one question set.
+
+    Args:
+        rows: questions with answers and passages. Where passages are marked relevant those are the
+            gold ones, otherwise those that hold an answer.
+        pool: further passages that distractors may come from.
+        options: see :class:`DrawOptions`.
+    """
+
+    def __init__(
+        self, rows: Sequence[Example], pool: Sequence[Passage], options: DrawOptions
+    ) -> None:
+        self._options = options
+        self.skipped = Skipped()
+        self._gold: dict[str, tuple[Passage, ...]] = {}
+        self._rows: list[Example] = []
+        for row in rows:
+            gold = self._gold_of(row)
+            if gold:
+                self._gold[row.id] = gold
+                self._rows.append(row)
+        self._groups: dict[str, list[Example]] = defaultdict(list)
+        for row in self._rows:
+            self._groups[_key(self._gold[row.id])].append(row)
+        known = {p.id: p for row in self._rows for p in row.passages}
+        known.update({p.id: p for p in pool})
+        self._neighbours = Neighbours(list(known.values()))
+
+    def _gold_of(self, row: Example) -> tuple[Passage, ...]:
+        if not row.answers:
+            self.skipped.no_answer += 1
+            return ()
+        marked = [p for p in row.passages if p.id in row.relevant]
+        if row.question.task == "qa" and not _is_yes_no(row):
+            marked = marked or [p for p in row.passages if holds_answer([p], row.answers)][:1]
+            if marked and not holds_answer(marked, row.answers):
+                self.skipped.no_evidence += 1
+                return ()
+        if not marked:
+            self.skipped.no_gold_passage += 1
+        return tuple(marked[:_MAX_PARTS])
+
+    def examples(self) -> Iterator[DraftExample]:
+        """Yield the examples, subset by subset."""
+        keys = list(self._groups)
+        random.Random(self._options.seed).shuffle(keys)
+        used: set[str] = set()
+        for key in keys:
+            rows = [row for row in self._groups[key] if row.id not in used]
+            if rows:
+                rng = random.Random(f"{self._options.seed} {key}")
+                for group in self._subsets(rows, used, rng):
+                    used.update(e.id for e in group)
+                    yield from group
+
+    def _subsets(
+        self, rows: list[Example], used: set[str], rng: random.Random
+    ) -> Iterator[list[DraftExample]]:
+        gold = self._gold[rows[0].id]
+        sizes = self._options.sizes
+        k = max(len(gold), rng.choices(list(sizes), weights=list(sizes.values()))[0])
+        passages, others = self._fill(rows, gold, k, rng)
+        if self._options.order:
+            rng.shuffle(passages)
+        ids = {p.id for p in passages}
+        asked = [*rows]
+        for row in others:  # questions about a distractor that is the gold passage of another row
+            if row.id not in used and {p.id for p in self._gold[row.id]} <= ids:
+                asked.append(row)
+        rng.shuffle(asked)
+        limit = self._options.per_subset
+        n_unknown = self._n_unknown(min(len(asked), limit), rng)
+        asked = asked[: max(1, limit - n_unknown)]
+        group = [e for row in asked if (e := self._known(row, passages)) is not None]
+        for row in self._strangers(asked, passages, n_unknown, rng):
+            group.append(_unknown(row, passages))
+        rng.shuffle(group)
+        yield group
+
+    def _n_unknown(self, n: int, rng: random.Random) -> int:
+        share = self._options.unknown
+        exact = n * share / max(1e-9, 1 - share)
+        return int(exact) + (rng.random() < exact - int(exact))
+
+    def _fill(
+        self, rows: Sequence[Example], gold: Sequence[Passage], k: int, rng: random.Random
+    ) -> tuple[list[Passage], list[Example]]:
+        """Return the gold passages with distractors up to ``k``, and rows about the distractors."""
+        passages = list(gold)
+        asker = rng.choice(list(rows))
+        own = [p for p in asker.passages if p.id not in {g.id for g in gold}]
+        rng.shuffle(own)
+        answers = [a for row in rows for a in row.answers] if asker.question.task == "qa" else []
+        for _ in range(8 * k):  # a small set may not have k different passages
+            if len(passages) >= k:
+                break
+            taken = {p.id for p in passages}
+            if own:
+                candidates: Sequence[Passage] = [own.pop()]
+            elif rng.random() < self._options.similar:
+                candidates = self._neighbours.similar(asker.question.text, 12)
+            else:
+                candidates = self._neighbours.same_title(gold[0])
+            fitting = [
+                p
+                for p in candidates
+                if p.id not in taken and (_is_yes_no(asker) or not holds_answer([p], answers))
+            ]
+            if not fitting:  # another question's passage, so that both questions can be asked
+                other = rng.choice(self._gold[rng.choice(self._rows).id])
+                fitting = [] if other.id in taken else [other]
+            if fitting:
+                passages.append(rng.choice(fitting))
+        others = [
+            row
+            for p in passages[len(gold) :]
+            for row in self._groups.get(_key((p,)), ())
+            if row.id not in {r.id for r in rows}
+        ]
+        return passages, others
+
+    def _strangers(
+        self, asked: Sequence[Example], passages: Sequence[Passage], n: int, rng: random.Random
+    ) -> list[Example]:
+        """Return ``n`` rows near these passages that they do not answer."""
+        ids = {p.id for p in passages}
+        near: list[Example] = []
+        for passage in passages:
+            close = [*self._neighbours.same_title(passage)]
+            rng.shuffle(close)
+            found = self._neighbours.similar(f"{passage.title} {passage.text}", 16)
+            for other in (*close[:6], *found):
+                near += self._groups.get(_key((other,)), ())
+        if not near:
+            near = [rng.choice(self._rows) for _ in range(4 * n)]
+        rng.shuffle(near)
+        chosen: dict[str, Example] = {}
+        for row in near:
+            if len(chosen) == n:
+                break
+            if {p.id for p in self._gold[row.id]} & ids or row.id in {a.id for a in asked}:
+                continue
+            spans = row.question.task == "qa" and not _is_yes_no(row)
+            if not (spans and holds_answer(passages, row.answers)):
+                chosen[row.id] = row
+        return list(chosen.values())
+
+    def _known(self, row: Example, passages: Sequence[Passage]) -> DraftExample | None:
+        gold = [p for p in passages if p.id in {g.id for g in self._gold[row.id]}]
+        is_span = row.question.task == "qa" and not _is_yes_no(row)
+        if row.question.task == "qa":
+            answer = answer_in(gold, row.answers) or row.answers[0]
+        elif row.question.task == "claim":
+            answer = row.answers[-1]
+        else:
+            answer = row.answers[0]
+        shown = row.answers[-1] if row.question.task == "choice" else answer
+        rationale = extract(
+            row.question, gold, shown, is_span=is_span or row.question.task == "choice"
+        )
+        if not rationale:
+            self.skipped.no_evidence += 1
+            return None
+        return DraftExample(
+            id=row.id,
+            dataset=row.dataset,
+            question=row.question,
+            passages=tuple(passages),
+            rationale=rationale,
+            answer=answer,
+            answers=row.answers,
+        )
+
+
+def _unknown(row: Example, passages: Sequence[Passage]) -> DraftExample:
+    return DraftExample(
+        id=f"{row.id}/unknown",
+        dataset=row.dataset,
+        question=row.question,
+        passages=tuple(passages),
+        rationale=UNKNOWN_RATIONALE,
+        answer=UNKNOWN_ANSWER,
+        answers=row.answers,
+        unknown=True,
+    )
+
+
+def _key(passages: Sequence[Passage]) -> str:
+    return "\x1f".join(sorted(p.id for p in passages))
+
+
+def _is_yes_no(row: Example) -> bool:
+    return all(a.strip().lower() in ("yes", "no") for a in row.answers)

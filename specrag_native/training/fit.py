@@ -1,0 +1,393 @@
+"""Fine-tuning of a drafter on drafting examples, with checkpoints and exact resume.
+
+Law: what comes next is decided by the settings, the examples and the step alone; a run that was
+stopped goes on with the numbers it would have had.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specrag_native.errors import Cancelled, ConfigError
+from specrag_native.protocol import CancelFlag
+from specrag_native.training import base as base_models
+from specrag_native.training.encoding import encode
+from specrag_native.training.examples import DraftExample
+from specrag_native.training.loss import Layout, group_logits
+
+if TYPE_CHECKING:
+    import torch
+
+LOSSES = "loss.jsonl"
+SETTINGS = "fit.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """Settings of a fit.
+
+    ``rank`` 0 trains all weights, otherwise an adapter (LoRA) of that rank on every linear layer;
+    ``alpha`` is its scale times the rank. ``rate`` is the peak learning rate: linear warm-up over
+    ``warmup`` steps, then a cosine to a tenth. ``groups`` subsets make one step, computed one after
+    another (so memory does not depend on it). ``standalone`` is the share of groups read in the
+    standalone layout. ``epochs`` may be a fraction.
+    """
+
+    rank: int = 32
+    alpha: float = 64.0
+    rate: float = 1e-3
+    warmup: int = 20
+    groups: int = 6
+    epochs: float = 1.0
+    max_tokens: int = 1024
+    standalone: float = 0.25
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    seed: int = 0
+    save_every: int = 25
+    threads: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("rank", 0, 1024),
+            ("groups", 1, 4096),
+            ("warmup", 0, 1 << 20),
+            ("max_tokens", 64, 1 << 16),
+            ("save_every", 1, 1 << 20),
+            ("standalone", 0.0, 1.0),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name} must be between {low} and {high}, got {value}")
+        for name in ("alpha", "rate", "epochs", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigError(f"device must be auto, cpu or cuda, got {self.device!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimiser step. ``loss`` in nats per token that counts; ``tokens`` were computed."""
+
+    step: int
+    of: int
+    loss: float
+    rate: float
+    examples: int
+    tokens: int
+    seconds: float
+
+
+OnStep = Callable[[Step], None]
+
+
+def rate_at(step: int, n_steps: int, options: FitOptions) -> float:
+    """Return the learning rate of a step (counted from 0)."""
+    if step < options.warmup:
+        return options.rate * (step + 1) / options.warmup
+    done = (step - options.warmup) / max(1, n_steps - options.warmup)
+    return options.rate * (0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def plan(n_groups: int, options: FitOptions) -> list[list[tuple[int, Layout]]]:
+    """Return which groups, in which layout, make each step."""
+    total = max(1, round(options.epochs * n_groups))
+    order: list[tuple[int, Layout]] = []
+    for epoch in range(math.ceil(total / n_groups)):
+        rng = random.Random(f"{options.seed} {epoch}")
+        numbers = list(range(n_groups))
+        rng.shuffle(numbers)
+        order += [
+            (n, "standalone" if rng.random() < options.standalone else "exact") for n in numbers
+        ]
+    order = order[:total]
+    return [order[i : i + options.groups] for i in range(0, total, options.groups)]
+
+
+class Fit:
+    """A fit in a folder: made anew, or gone on with.
+
+    Args:
+        base: the model to start from.
+        examples: drafting examples, those of one subset beside each other.
+        out: folder of checkpoints, settings and the loss curve.
+        options: see :class:`FitOptions`.
+
+    Raises:
+        ConfigError: the folder holds a fit with other settings or examples.
+    """
+
+    def __init__(
+        self,
+        base: base_models.Base,
+        examples: Sequence[DraftExample],
+        out: Path,
+        options: FitOptions = FitOptions(),
+    ) -> None:
+        base_models.require_extra()
+        import torch
+
+        self.options = options
+        self.out = out
+        self._base = base
+        out.mkdir(parents=True, exist_ok=True)
+        self._claim(examples)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        torch.manual_seed(options.seed)
+        self.device = _device(options.device)
+        # Half precision pays only where the processor has the instructions.
+        self.dtype = (
+            torch.bfloat16 if self.device == "cuda" or _cpu_has_bfloat16() else torch.float32
+        )
+        tokeniser = base.tokeniser()
+        self.groups = list(
+            encode(
+                tokeniser,
+                examples,
+                end_of_turn=base.end_of_turn,
+                max_tokens=options.max_tokens,
+            )
+        )
+        if not self.groups:
+            raise ConfigError(
+                f"no example fits max_tokens {options.max_tokens}: raise it or use shorter passages"
+            )
+        self.left_out = len(examples) - sum(len(g.examples) for g in self.groups)
+        self.model: Any = self._adapted(base.model(torch.float32))
+        self.steps = plan(len(self.groups), options)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self._optimiser = torch.optim.AdamW(
+            trained, lr=options.rate, betas=(0.9, 0.98), weight_decay=options.weight_decay
+        )
+        self.step = self._resume()
+
+    def _claim(self, examples: Sequence[DraftExample]) -> None:
+        import hashlib
+
+        digest = hashlib.blake2b(digest_size=8)
+        for example in examples:
+            digest.update(f"{example.id}\x1f{example.rationale}\n".encode())
+        kept = {**asdict(self.options)}
+        for name in ("threads", "device", "save_every"):  # do not change what is learnt
+            del kept[name]
+        settings = {
+            "base": self._base.path.name,
+            "architecture": self._base.architecture,
+            "examples": len(examples),
+            "examples_digest": digest.hexdigest(),
+            "options": kept,
+        }
+        path = self.out / SETTINGS
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            different = sorted(k for k in settings if found.get(k) != settings[k])
+            if different:
+                raise ConfigError(
+                    f"{self.out} holds a fit with another {different[0]}: choose another --out, or "
+                    "give the same settings to go on"
+                )
+        path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+    def _adapted(self, model: Any) -> Any:
+        model.config.use_cache = False
+        if self.options.rank:
+            from peft import LoraConfig, get_peft_model
+
+            model = get_peft_model(
+                model,
+                LoraConfig(
+                    r=self.options.rank,
+                    lora_alpha=self.options.alpha,
+                    target_modules=list(base_models.TARGETS),
+                    lora_dropout=0.0,
+                    bias="none",
+                    task_type="CAUSAL_LM",
+                ),
+            )
+        else:  # what an adapter can express, so that the result can be shipped as one
+            for name, weight in model.named_parameters():
+                weight.requires_grad_(base_models.gguf_name(name) is not None)
+        model.train()
+        return model.to(self.device)
+
+    def run(self, *, on_step: OnStep | None = None, cancel: CancelFlag | None = None) -> None:
+        """Take the steps that are left; a checkpoint is written regularly and at the end.
+
+        Raises:
+            Cancelled: ``cancel`` was set; the last finished step is kept in a checkpoint.
+            ConfigError: memory ran out.
+        """
+        import torch
+
+        try:
+            while self.step < len(self.steps):
+                if cancel is not None and cancel.cancelled:
+                    raise Cancelled("cancelled while fitting")
+                taken = self._take()
+                self._log(taken)
+                self.step += 1
+                if on_step:
+                    on_step(taken)
+                if self.step % self.options.save_every == 0:
+                    self.save()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise ConfigError(
+                f"memory ran out ({str(error).splitlines()[0] if str(error) else 'MemoryError'}): "
+                "lower --max-tokens, or make the data with fewer questions per subset; more "
+                "--groups per step costs no memory"
+            ) from None
+        except (KeyboardInterrupt, Cancelled):
+            self.save()
+            raise
+        self.save()
+
+    def _take(self) -> Step:
+        import torch
+
+        started = time.perf_counter()
+        rate = rate_at(self.step, len(self.steps), self.options)
+        for settings in self._optimiser.param_groups:
+            settings["lr"] = rate
+        chosen = [(self.groups[n], layout) for n, layout in self.steps[self.step]]
+        counted = sum(
+            sum(label >= 0 for label in branch.labels)
+            for group, _ in chosen
+            for branch in group.branches
+        )
+        total = 0.0
+        for group, layout in chosen:
+            with torch.autocast(
+                self.device, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
+            ):
+                logits, labels, _ = group_logits(self.model, group, layout=layout)
+            loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+            (loss / counted).backward()
+            total += float(loss.detach())
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        torch.nn.utils.clip_grad_norm_(trained, self.options.clip)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        return Step(
+            step=self.step + 1,
+            of=len(self.steps),
+            loss=total / counted,
+            rate=rate,
+            examples=sum(len(group.examples) for group, _ in chosen),
+            tokens=sum(group.n_tokens for group, _ in chosen),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _log(self, step: Step) -> None:
+        with (self.out / LOSSES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(step)) + "\n")
+
+    def trained_weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights that are trained, by name."""
+        return {
+            name: p.detach().cpu().contiguous()
+            for name, p in self.model.named_parameters()
+            if p.requires_grad
+        }
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step and drop the one before it."""
+        from safetensors.torch import save_file
+
+        final = self.out / f"checkpoint-{self.step:06}"
+        if final.exists():
+            return final
+        partial = self.out / f".checkpoint-{self.step:06}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        weights = self.trained_weights()
+        save_file(weights, partial / "weights.safetensors")
+        moments = {}
+        for name, p in self.model.named_parameters():
+            state = self._optimiser.state.get(p)
+            if state:
+                moments[f"{name}/exp_avg"] = state["exp_avg"].cpu().contiguous()
+                moments[f"{name}/exp_avg_sq"] = state["exp_avg_sq"].cpu().contiguous()
+        save_file(moments, partial / "optimiser.safetensors")
+        (partial / "step.json").write_text(json.dumps({"step": self.step}), encoding="utf-8")
+        for path in partial.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        partial.rename(final)
+        for old in checkpoints(self.out)[:-1]:
+            shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def _resume(self) -> int:
+        import torch
+        from safetensors.torch import load_file
+
+        found = checkpoints(self.out)
+        step = 0
+        if found:
+            step = int(json.loads((found[-1] / "step.json").read_text())["step"])
+            weights = load_file(found[-1] / "weights.safetensors")
+            moments = load_file(found[-1] / "optimiser.safetensors")
+            for name, p in self.model.named_parameters():
+                if not p.requires_grad:
+                    continue
+                with torch.no_grad():
+                    p.copy_(weights[name])
+                if f"{name}/exp_avg" in moments:
+                    self._optimiser.state[p] = {
+                        "step": torch.tensor(float(step)),
+                        "exp_avg": moments[f"{name}/exp_avg"].to(p.device),
+                        "exp_avg_sq": moments[f"{name}/exp_avg_sq"].to(p.device),
+                    }
+        _cut_log(self.out / LOSSES, step)
+        return step
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """Return the checkpoints in a folder, oldest first."""
+    return sorted(p for p in out.glob("checkpoint-*") if (p / "step.json").is_file())
+
+
+def read_losses(out: Path) -> list[Step]:
+    """Return the steps a fit has taken."""
+    return list(_steps(out / LOSSES))
+
+
+def _steps(path: Path) -> Iterator[Step]:
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            yield Step(**json.loads(line))
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop what was logged after the checkpoint; those steps are taken again."""
+    if path.exists():
+        kept = path.read_text(encoding="utf-8").splitlines()[:step]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is cuda but torch sees none: install torch with CUDA or use cpu")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _cpu_has_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
