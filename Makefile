@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LLAMA := $(shell grep -o 'llama-cpp-python==[0-9.]*' pyproject.toml | head -1)
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard csrc/*)
 
-.PHONY: demo test check bench bench-full results install models clean
+.PHONY: demo test check bench bench-full results install models training clean
 
 install: $(VENV)/.installed
 
@@ -24,6 +24,10 @@ $(VENV)/.installed: $(VENV)/.library $(NATIVE)
 $(VENV)/.checked: $(VENV)/.installed
 	$(PIP) install --progress-bar off --no-build-isolation -e ".[test,check,bench,documents,eval]"
 	touch $@
+
+# The tests of training run where this was made before them; torch alone is larger than all the rest.
+training: $(VENV)/.checked
+	$(PIP) install --progress-bar off torch==2.13.0 "transformers>=4.56" "peft>=0.15" "safetensors>=0.4"
 
 models: install
 	$(BIN)/specrag pull

@@ -6,7 +6,7 @@ whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Matrix = NDArray[np.float32]
+
+Quantise = Callable[[Path, Path, str], None]
+"""Writes a GGUF anew with its matrices as another type."""
 
 _A, _B = ".lora_a", ".lora_b"
 
@@ -104,7 +107,7 @@ def read_adapter(path: Path) -> Adapter:
 
 
 def build(
-    base: Path, adapter: Path, dst: Path, *, type: str, name: str, threads: int | None = None
+    base: Path, adapter: Path, dst: Path, *, type: str, name: str, quantise: Quantise | None = None
 ) -> None:
     """Merge an adapter file into its base and store the result as ``type`` at ``dst``.
 
@@ -114,13 +117,15 @@ def build(
     if type.upper() == "F16":
         merge(base, read_adapter(adapter), dst, name=name)
         return
-    from specrag_native.engine import quantise
+    if quantise is None:
+        from specrag_native.engine import quantise as quantise_natively
 
+        quantise = quantise_natively
     whole = dst.with_name(dst.name + ".merged")
     partial = dst.with_name(dst.name + ".writing")
     try:
         merge(base, read_adapter(adapter), whole, name=name)
-        quantise(whole, partial, type, threads=threads)
+        quantise(whole, partial, type)
         partial.replace(dst)
     finally:
         whole.unlink(missing_ok=True)

@@ -23,6 +23,9 @@ Role = Literal["drafter", "verifier", "embedder"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
+PreparationKind = Literal["quantise", "convert-bert", "merge-adapter"]
+"""What can be done with fetched files before use."""
+
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
@@ -84,13 +87,16 @@ class ModelFile:
 class Preparation:
     """What is done once with fetched files before use.
 
-    ``sha256`` is the prepared file's where it was measured; other machines may differ.
+    ``sha256`` is the prepared file's where it was measured; other machines may differ. ``adapter``
+    names a file beside the catalogue that ``merge-adapter`` adds to the fetched model.
     """
 
-    kind: Literal["quantise", "convert-bert"]
+    kind: PreparationKind
     type: str
     revision: int = 1
     sha256: str = ""
+    adapter: str = ""
+    adapter_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,8 @@ class Model:
         sources = "+".join(f.sha256 for f in self.file)
         if self.prepare is None:
             return sources
-        return f"{sources} {self.prepare.kind} {self.prepare.type} {self.prepare.revision}"
+        made_of = f"{sources}+{self.prepare.adapter_sha256}" if self.prepare.adapter else sources
+        return f"{made_of} {self.prepare.kind} {self.prepare.type} {self.prepare.revision}"
 
     @property
     def file_name(self) -> str:
@@ -212,8 +219,8 @@ def _checked(found: Catalogue, where: str) -> Catalogue:
             raise ConfigError(f"{at}: a name is lower-case letters, digits, '.', '-' and '_'")
         if model.prepare is None and len(model.file) != 1:
             raise ConfigError(f"{at}: {len(model.file)} files and no [model.prepare]")
-        if model.prepare is not None and model.prepare.kind not in ("quantise", "convert-bert"):
-            raise ConfigError(f"{at}: prepare.kind is {model.prepare.kind!r}")
+        if model.prepare is not None:
+            _check_preparation(model.prepare, at)
         for file in model.file:
             _check_file(file, f"{at}, file {file.name!r}")
     for role, name in found.defaults.items():
@@ -222,10 +229,24 @@ def _checked(found: Catalogue, where: str) -> Catalogue:
     return found
 
 
+def _check_preparation(prepare: Preparation, at: str) -> None:
+    if prepare.kind not in get_args(PreparationKind):
+        raise ConfigError(f"{at}: prepare.kind is {prepare.kind!r}")
+    merges = prepare.kind == "merge-adapter"
+    if merges != bool(prepare.adapter) or merges != bool(prepare.adapter_sha256):
+        raise ConfigError(f"{at}: merge-adapter, and it alone, has adapter and adapter_sha256")
+    if merges and not (_is_file_name(prepare.adapter) and _is_sha256(prepare.adapter_sha256)):
+        raise ConfigError(f"{at}: adapter is a plain file name with its sha256")
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
 def _check_file(file: ModelFile, at: str) -> None:
     parts = file.package.part_sha256 if file.package else ()
     for digest in (file.sha256, *parts):
-        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        if not _is_sha256(digest):
             raise ConfigError(f"{at}: {digest!r} is no sha256 (64 lower-case hex digits)")
     if not _is_file_name(file.name) or file.size < 1:
         raise ConfigError(f"{at}: a file needs a plain name and a size in bytes")

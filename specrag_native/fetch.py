@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 from specrag_native import catalog, hub, model_dir
 from specrag_native.catalog import ResolvedModel
-from specrag_native.catalog_entries import Model, ModelFile
+from specrag_native.catalog_entries import Model, ModelFile, Preparation
 from specrag_native.errors import Cancelled, ModelFileError, ModelNotFoundError
 from specrag_native.gguf_check import check_gguf
 from specrag_native.model_dir import check_space, disk_errors, hash_file
@@ -175,6 +175,9 @@ class _Pull:
         if model.prepare.kind == "quantise":
             (self.quantise or _native_quantise)(first, made, model.prepare.type)
             return
+        if model.prepare.kind == "merge-adapter":
+            self._merge(model, model.prepare, first, made)
+            return
         from specrag_native.convert import convert_bert
 
         convert_bert(
@@ -186,6 +189,20 @@ class _Pull:
             name=model.name,
             licence=model.licence.lower(),
         )
+
+    def _merge(self, model: Model, prepare: Preparation, base: Path, made: Path) -> None:
+        from specrag_native.adapter import build
+
+        adapter = catalog.catalogue_path().with_name(prepare.adapter)
+        if not adapter.is_file():
+            raise ModelFileError(f"{adapter} is missing: install the package again")
+        if (got := self._hashed(adapter, model.name)) != prepare.adapter_sha256:
+            raise ModelFileError(
+                f"{adapter} has the wrong sha256 {got}, expected {prepare.adapter_sha256}: install "
+                "the package again"
+            )
+        quantise = self.quantise or _native_quantise
+        build(base, adapter, made, type=prepare.type, name=model.name, quantise=quantise)
 
     def _obtain(self, model: Model, file: ModelFile, folder: Path) -> tuple[Path, str]:
         """Return one checked file and its origin: kept, hub cache, hub or package."""

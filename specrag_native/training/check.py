@@ -37,8 +37,8 @@ class Measures:
 
     ``right``: share of the answerable examples answered right; ``unknown_recall``: share of the
     others where the draft says so; ``unknown_precision``: share of the drafts that say so which are
-    right to; ``support``: mean supported share of rationales of drafts with an answer; ``malformed``:
-    share of drafts that are empty or cut off in the answer.
+    right to; ``support``: mean supported share of the rationales of drafts with an answer;
+    ``malformed``: share of drafts with an empty rationale or answer.
     """
 
     examples: int

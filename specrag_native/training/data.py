@@ -20,7 +20,14 @@ from specrag_native.evaluation.datasets import Example, read_dataset, read_lines
 from specrag_native.evaluation.metrics import normalise
 from specrag_native.protocol import Engine
 from specrag_native.training.drawing import Drawing, DrawOptions
-from specrag_native.training.examples import DraftExample, TrainingDataError, dump, passage_id
+from specrag_native.training.examples import (
+    DraftExample,
+    TrainingDataError,
+    dump,
+    load,
+    passage_id,
+    write_examples,
+)
 from specrag_native.training.writing import write_questions
 from specrag_native.types import Passage
 
@@ -122,9 +129,24 @@ def make(
     out.parent.mkdir(parents=True, exist_ok=True)
     settings = _settings(options, writer)
     check_path = out.with_name(f"{out.stem}-check{out.suffix}")
-    for path, groups in ((check_path, check), (out, train)):
-        examples = list(itertools.chain.from_iterable(groups))
-        _write(path, examples, writer, settings, counts, report, batch)
+    examples = list(itertools.chain.from_iterable((*check, *train)))
+    partial = out.with_name(out.name + ".partial")
+    header = json.dumps({"settings": settings, "n": len(examples)}, sort_keys=True)
+    done = len(_started(partial, header))
+    with partial.open("a", encoding="utf-8") as file:
+        for start in range(done, len(examples), batch):
+            chunk = examples[start : start + batch]
+            if writer is not None:
+                chunk = writer.write(chunk)
+            file.writelines(dump(e) + "\n" for e in chunk)
+            file.flush()
+            if report:
+                report(min(start + batch, len(examples)), len(examples))
+    finished = [load(line) for line in _started(partial, header)]
+    counts.written.update(e.writer for e in finished)
+    write_examples(check_path, finished[: counts.held_back])
+    write_examples(out, finished[counts.held_back :])
+    partial.unlink()
     facts = {"settings": settings, "counts": counts.as_dict()}
     out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return counts
@@ -211,36 +233,6 @@ def _settings(options: DataOptions, writer: Writer | None) -> dict[str, Any]:
     values["exclude"] = sorted(p.name for p in options.exclude)
     values["writer"] = writer.name if writer else "extract"
     return values
-
-
-def _write(
-    path: Path,
-    examples: Sequence[DraftExample],
-    writer: Writer | None,
-    settings: dict[str, Any],
-    counts: Counts,
-    report: Report | None,
-    batch: int,
-) -> None:
-    partial = path.with_name(path.name + ".partial")
-    header = json.dumps({"settings": settings, "n": len(examples)}, sort_keys=True)
-    done = len(_started(partial, header))
-    with partial.open("a", encoding="utf-8") as file:
-        for start in range(done, len(examples), batch):
-            chunk = list(examples[start : start + batch])
-            if writer is not None:
-                chunk = writer.write(chunk)
-            counts.written.update(e.writer for e in chunk)
-            file.writelines(dump(e) + "\n" for e in chunk)
-            file.flush()
-            if report:
-                report(min(start + batch, len(examples)), len(examples))
-    final = path.with_name(path.name + ".writing")
-    with partial.open(encoding="utf-8") as source, final.open("w", encoding="utf-8") as target:
-        next(source)
-        target.writelines(source)
-    final.replace(path)
-    partial.unlink()
 
 
 def _started(partial: Path, header: str) -> list[str]:

@@ -188,9 +188,8 @@ class Drawing:
             found = self._neighbours.similar(f"{passage.title} {passage.text}", 16)
             for other in (*close[:6], *found):
                 near += self._groups.get(_key((other,)), ())
-        if not near:
-            near = [rng.choice(self._rows) for _ in range(4 * n)]
         rng.shuffle(near)
+        near += [rng.choice(self._rows) for _ in range(4 * n)]  # where nothing is near
         chosen: dict[str, Example] = {}
         for row in near:
             if len(chosen) == n:

@@ -70,14 +70,14 @@ def encode_group(
     """Encode examples of one subset; all must name the same passages in the same order."""
     head: tuple[int, ...] = ()
     passages: tuple[tuple[int, ...], ...] = ()
-    branches = []
+    branches: list[Branch] = []
     for example in examples:
         prompt = prompts.drafter_prompt(tokeniser, example.question, example.passages)
         first = next(i for i, s in enumerate(prompt) if s.standalone)
         last = max(i for i, s in enumerate(prompt) if s.standalone)
         if not branches:
             head = tuple(tokeniser.tokenize(prompt[:first]))
-            passages = tuple(tuple(tokeniser.tokenize((s,))) for s in prompt[first : last + 1])
+            passages = tuple(tuple(_inside(tokeniser, s)) for s in prompt[first : last + 1])
         branches.append(_branch(tokeniser, prompt[last + 1 :], example, end_of_turn))
     return Group(head, passages, tuple(branches), tuple(examples))
 
@@ -85,9 +85,9 @@ def encode_group(
 def _branch(
     tokeniser: Tokeniser, question: Prompt, example: DraftExample, end_of_turn: int
 ) -> Branch:
-    asked = tokeniser.tokenize(question)
+    asked = _inside(tokeniser, *question)
     rationale, between, answer = (
-        tokeniser.tokenize((segment,))
+        _inside(tokeniser, segment)
         for segment in prompts.drafter_completion(example.rationale, example.answer)
     )
     tokens = [*asked, *rationale, *between, *answer, end_of_turn]
@@ -101,6 +101,11 @@ def _branch(
     ]
     start = len(asked)
     return Branch(tuple(tokens), tuple(labels), start, start + len(rationale) + len(between))
+
+
+def _inside(tokeniser: Tokeniser, *segments: Segment) -> list[int]:
+    """Return the tokens of segments that stand inside a prompt: no start token before them."""
+    return tokeniser.tokenize(segments)[len(tokeniser.tokenize(())) :]
 
 
 def encode(

@@ -45,7 +45,6 @@ def export(
     type: str = "Q8_0",
     rank: int | None = None,
     facts: dict[str, str] | None = None,
-    threads: int | None = None,
 ) -> Exported:
     """Write ``NAME-adapter.gguf`` and ``NAME-TYPE.gguf`` of a fit's last checkpoint.
 
@@ -58,7 +57,6 @@ def export(
         rank: of the adapter, when all weights were trained: the change of every matrix is cut to
             its largest ``rank`` singular values. The merged model is the base with the adapter.
         facts: further texts to keep in the adapter, such as its licence.
-        threads: of the quantisation.
 
     Raises:
         ConfigError: the fit has no checkpoint, or is of another base.
@@ -95,7 +93,7 @@ def export(
     adapter_path = out / f"{name}-adapter.gguf"
     write_adapter(adapter_path, adapter)
     model_path = out / f"{name}-{type.lower()}.gguf"
-    build(base.path, adapter_path, model_path, type=type, name=name, threads=threads)
+    build(base.path, adapter_path, model_path, type=type, name=name)
     return Exported(adapter_path, model_path, steps)
 
 
@@ -120,7 +118,7 @@ def read_heads(path: Path) -> Heads:
             raise ModelFileError(f"{path} does not state {key}")
         return int(field.contents())
 
-    kind = str(reader.get_field("general.architecture").contents())  # type: ignore[union-attr]
+    kind = str(reader.get_field("general.architecture").contents())
     n_head = number(f"{kind}.attention.head_count")
     return Heads(n_head, number(f"{kind}.attention.head_count_kv"), kind == "llama")
 
@@ -136,7 +134,8 @@ def file_order(rows: Matrix, name: str, heads: Heads) -> Matrix:
     else:
         return rows
     split = rows.reshape(n, 2, rows.shape[0] // n // 2, *rows.shape[1:])
-    return split.swapaxes(1, 2).reshape(rows.shape)
+    ordered: Matrix = split.swapaxes(1, 2).reshape(rows.shape)
+    return ordered
 
 
 def _of_adapter(checkpoint: Path, heads: Heads) -> dict[str, tuple[Matrix, Matrix]]:
@@ -167,6 +166,9 @@ def _factorised(
         u, s, v = np.linalg.svd(change, full_matrices=False)
         root = np.sqrt(s[:rank])
         b, a = u[:, :rank] * root, root[:, None] * v[:rank]
+        # One rank for all, since the file has one scale; a small matrix has fewer directions.
+        lacking = rank - len(root)
+        b, a = np.pad(b, ((0, 0), (0, max(0, lacking)))), np.pad(a, ((0, max(0, lacking)), (0, 0)))
         made[name] = (a.astype(np.float32), file_order(b.astype(np.float32), name, heads))
     return made
 

@@ -43,7 +43,7 @@ class FitOptions:
     """
 
     rank: int = 32
-    alpha: float = 64.0
+    alpha: int = 64
     rate: float = 1e-3
     warmup: int = 20
     groups: int = 6

@@ -1,0 +1,333 @@
+"""Fitting, resuming and exporting, with a tiny random model."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_model import write_tiny
+
+from specrag_native.errors import Cancelled, ConfigError, ModelFileError
+from specrag_native.training.examples import DraftExample
+from specrag_native.types import Passage, Question
+
+torch = pytest.importorskip("torch", reason="the train extra is not installed")
+pytest.importorskip("peft", reason="the train extra is not installed")
+pytest.importorskip("transformers", reason="the train extra is not installed")
+
+from specrag_native.adapter import merge, read_adapter  # noqa: E402
+from specrag_native.engine import EngineOptions, NativeEngine  # noqa: E402
+from specrag_native.protocol import Segment  # noqa: E402
+from specrag_native.training import base as bases  # noqa: E402
+from specrag_native.training.encoding import IGNORED, encode, encode_group  # noqa: E402
+from specrag_native.training.export import export, file_order, read_heads  # noqa: E402
+from specrag_native.training.fit import (  # noqa: E402
+    Fit,
+    FitOptions,
+    checkpoints,
+    plan,
+    rate_at,
+    read_losses,
+)
+from specrag_native.training.loss import group_logits  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+SMALL = EngineOptions(n_ctx=512, n_batch=64, n_seq_max=4, n_outputs_max=64)
+
+
+def passage(name: str) -> Passage:
+    text = f"The capital of {name} is {name[::-1]}ville, on a river."
+    return Passage(name, name, name, text, end=len(text))
+
+
+def make(n: int = 12) -> list[DraftExample]:
+    out = []
+    for i in range(n):
+        names = (f"Land{i // 2}", f"Isle{i // 2}")
+        asked = names[i % 2]
+        unknown = i % 5 == 4
+        out.append(
+            DraftExample(
+                id=str(i),
+                dataset="made",
+                question=Question(f"What is the capital of {asked}?"),
+                passages=tuple(passage(name) for name in names),
+                rationale="none" if unknown else f"The capital of {asked} is {asked[::-1]}ville",
+                answer="unknown" if unknown else f"{asked[::-1]}ville",
+                answers=(f"{asked[::-1]}ville",),
+                unknown=unknown,
+            )
+        )
+    return out
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+def options(**values: Any) -> FitOptions:
+    return FitOptions(
+        **{
+            "rank": 4,
+            "alpha": 8,
+            "rate": 5e-3,
+            "groups": 2,
+            "epochs": 2.0,
+            "warmup": 2,
+            "save_every": 2,
+            "threads": 1,
+            "device": "cpu",
+            **values,
+        }
+    )
+
+
+def test_only_what_the_drafter_writes_counts(tiny: Path) -> None:
+    base = bases.open_base(tiny)
+    tokeniser = base.tokeniser()
+    group = encode_group(tokeniser, make()[:2], end_of_turn=base.end_of_turn)
+    assert len(group.branches) == 2
+    branch = group.branches[0]
+    assert b"What is the capital of Land0?" in bytes_of(branch.tokens)
+    counted = [t for t, label in zip(branch.tokens, branch.labels, strict=True) if label != IGNORED]
+    assert bytes_of(counted) == b" The capital of Land0 is 0dnaLville\n 0dnaLville"
+    assert counted[-1] == base.end_of_turn
+    assert all(
+        label in (IGNORED, token) for token, label in zip(branch.tokens, branch.labels, strict=True)
+    )
+    assert branch.labels[: branch.start] == (IGNORED,) * branch.start
+
+
+def bytes_of(tokens: Any) -> bytes:
+    from tiny_model import byte_tokens
+
+    names = byte_tokens()
+    decode = {name: byte for byte, name in enumerate(names[:256])}
+    return bytes(decode[names[t]] for t in tokens if t < 256)
+
+
+def test_what_is_trained_is_what_is_asked(tiny: Path) -> None:
+    """Evidence and branch together are the tokens the engine is prompted with."""
+    from specrag_native import prompts
+
+    base = bases.open_base(tiny)
+    tokeniser = base.tokeniser()
+    example = make()[0]
+    group = encode_group(tokeniser, [example], end_of_turn=base.end_of_turn)
+    prompt = prompts.drafter_prompt(tokeniser, example.question, example.passages)
+    before = [*group.head, *(t for p in group.passages for t in p)]
+    branch = group.branches[0]
+    assert [*before, *branch.tokens[: branch.start]] == tokeniser.tokenize(prompt)
+
+
+def test_the_loss_is_the_engines(tiny: Path) -> None:
+    """Shared evidence and branches give the log-probabilities that the engine computes alone."""
+    base = bases.open_base(tiny)
+    model = base.model(torch.float32)
+    engine = NativeEngine(tiny, SMALL)
+    examples = make()[:2]
+    group = encode_group(base.tokeniser(), examples, end_of_turn=base.end_of_turn)
+    with torch.no_grad():
+        logits, labels, rows = group_logits(model, group, layout="exact")
+    found = torch.log_softmax(logits, -1).gather(1, labels[:, None])[:, 0]
+    from specrag_native import prompts
+
+    for number, example in enumerate(examples):
+        prompt = prompts.drafter_prompt(engine, example.question, example.passages)
+        rationale, between, answer = prompts.drafter_completion(example.rationale, example.answer)
+        scored = (Segment(rationale.text, scored=True), between, Segment(answer.text, scored=True))
+        (score,) = engine.score([(*prompt, *scored)])
+        expected = [p for segment in score.segments for p in segment.logprobs]
+        mine = found[rows == number].tolist()
+        n = len(score.segments[0].logprobs)
+        del mine[n], mine[-1]  # the line's end and the turn's end are not scored there
+        assert mine == pytest.approx(expected, abs=0.02)  # the engine's KV cache is float16
+
+
+def test_standalone_passages_do_not_see_each_other(tiny: Path) -> None:
+    base = bases.open_base(tiny)
+    model = base.model(torch.float32)
+    tokeniser = base.tokeniser()
+
+    def logits(order: int, layout: Any) -> Any:
+        example = make()[0]
+        passages = example.passages[::order]
+        changed = DraftExample(**{**fields(example), "passages": passages})
+        group = encode_group(tokeniser, [changed], end_of_turn=base.end_of_turn)
+        with torch.no_grad():
+            return group_logits(model, group, layout=layout)[0]
+
+    assert torch.allclose(logits(1, "standalone"), logits(-1, "standalone"), atol=1e-4)
+    assert not torch.allclose(logits(1, "exact"), logits(-1, "exact"), atol=1e-2)
+
+
+def fields(example: DraftExample) -> dict[str, Any]:
+    import dataclasses
+
+    return {f.name: getattr(example, f.name) for f in dataclasses.fields(example)}
+
+
+def test_a_stopped_fit_goes_on_with_the_same_numbers(tiny: Path, tmp_path: Path) -> None:
+    base = bases.open_base(tiny)
+    whole = Fit(base, make(), tmp_path / "whole", options())
+    whole.run()
+
+    class After:
+        def __init__(self, steps: int) -> None:
+            self.left = steps
+
+        @property
+        def cancelled(self) -> bool:
+            self.left -= 1
+            return self.left < 0
+
+    stopped = Fit(base, make(), tmp_path / "parts", options())
+    with pytest.raises(Cancelled):
+        stopped.run(cancel=After(3))  # type: ignore[arg-type]
+    # What was logged after the last checkpoint, as a kill would leave it, is taken again.
+    with (tmp_path / "parts" / "loss.jsonl").open("a") as file:
+        file.write("{ cut off")
+    again = Fit(base, make(), tmp_path / "parts", options())
+    assert again.step == 3
+    again.run()
+    first = [s.loss for s in read_losses(tmp_path / "whole")]
+    second = [s.loss for s in read_losses(tmp_path / "parts")]
+    assert len(first) == len(whole.steps)
+    assert first == second
+    a, b = whole.trained_weights(), again.trained_weights()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert len(checkpoints(tmp_path / "parts")) == 1
+    assert first[-1] < first[0]
+
+
+def test_other_settings_do_not_go_on_with_a_fit(tiny: Path, tmp_path: Path) -> None:
+    base = bases.open_base(tiny)
+    Fit(base, make(), tmp_path / "fit", options())
+    with pytest.raises(ConfigError, match="another options"):
+        Fit(base, make(), tmp_path / "fit", options(rate=1e-4))
+    with pytest.raises(ConfigError, match="another examples"):
+        Fit(base, make(10), tmp_path / "fit", options())
+
+
+def test_a_base_that_cannot_be_exported_is_refused_before_training(tmp_path: Path) -> None:
+    other = write_tiny(tmp_path / "other.gguf", architecture="gemma")
+    with pytest.raises(ModelFileError, match="gemma"):
+        bases.open_base(other)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "config.json").write_text(
+        json.dumps({"model_type": "mamba", "eos_token_id": 0})
+    )
+    with pytest.raises(ModelFileError, match="mamba"):
+        bases.open_base(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("rank", [4, 0])
+def test_the_exported_model_is_the_trained_one(tiny: Path, tmp_path: Path, rank: int) -> None:
+    base = bases.open_base(tiny)
+    fit = Fit(base, make(), tmp_path / "fit", options(rank=rank, rate=2e-2))
+    fit.run()
+    done = export(
+        tmp_path / "fit",
+        base,
+        tmp_path / "out",
+        name="trained",
+        type="F16",
+        rank=None if rank else 64,
+        facts={"general.license": "apache-2.0"},
+    )
+    merged = NativeEngine(done.model, SMALL)
+    adapted = NativeEngine(tiny, EngineOptions(**{**opts(), "adapter": str(done.adapter)}))
+    plain = NativeEngine(tiny, SMALL)
+    group = encode_group(base.tokeniser(), make()[:1], end_of_turn=base.end_of_turn)
+    tokens = [*group.head, *(t for p in group.passages for t in p), *group.branches[0].tokens[:-1]]
+    text = bytes_of(tokens[-40:]).decode()
+    prompt = (Segment("<|im_start|>", control=True), Segment(text, scored=True))
+    of = {
+        name: np.array(engine.score([prompt])[0].segments[0].logprobs)
+        for name, engine in (("merged", merged), ("adapted", adapted), ("plain", plain))
+    }
+    assert np.abs(of["merged"] - of["adapted"]).max() < 0.05
+    assert np.abs(of["merged"] - of["plain"]).max() > 0.2
+    with torch.no_grad():
+        ids = torch.tensor([merged.tokenize(prompt)])
+        logits = fit.model(input_ids=ids).logits[0]
+    mine = torch.log_softmax(logits[:-1], -1).gather(1, ids[0, 1:, None])[:, 0].numpy()
+    assert np.abs(of["merged"] - mine).max() < 0.05
+    assert read_adapter(done.adapter).facts["general.license"] == "apache-2.0"
+
+
+def opts() -> dict[str, Any]:
+    import dataclasses
+
+    return {f.name: getattr(SMALL, f.name) for f in dataclasses.fields(SMALL)}
+
+
+def test_an_adapter_for_another_model_is_refused(tiny: Path, tmp_path: Path) -> None:
+    from specrag_native.adapter import Adapter, write_adapter
+
+    rng = np.random.default_rng(0)
+    halves = (
+        rng.normal(size=(2, 64)).astype(np.float32),
+        rng.normal(size=(64, 2)).astype(np.float32),
+    )
+    foreign = Adapter("llama", 2.0, {"blk.9.attn_q.weight": halves})
+    with pytest.raises(ModelFileError, match=r"blk\.9"):
+        merge(tiny, foreign, tmp_path / "out.gguf")
+    with pytest.raises(ModelFileError, match="qwen2"):
+        merge(tiny, Adapter("qwen2", 2.0, {}), tmp_path / "out.gguf")
+    write_adapter(tmp_path / "a.gguf", foreign)
+    with pytest.raises(ModelFileError, match="adapter"):
+        NativeEngine(tiny, EngineOptions(adapter=str(tmp_path / "a.gguf")))
+    with pytest.raises(ModelFileError, match="no LoRA adapter"):
+        read_adapter(tiny)
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_rows_of_queries_return_to_the_files_order(tiny: Path) -> None:
+    heads = read_heads(tiny)
+    assert (heads.n_head, heads.n_head_kv, heads.paired) == (4, 2, True)
+    rows = np.arange(64, dtype=np.float32)[:, None]
+    ordered = file_order(rows, "blk.0.attn_q.weight", heads)[:, 0]
+    # In transformers' layout a head's rotary partners are half a head apart; in the file, adjacent.
+    assert ordered[:4].tolist() == [0, 8, 1, 9]
+    assert np.array_equal(file_order(rows, "blk.0.attn_v.weight", heads), rows)
+
+
+def test_the_plan_visits_every_group_once_an_epoch() -> None:
+    settings = options(epochs=2.0, groups=4, standalone=0.5)
+    steps = plan(10, settings)
+    visited = [n for step in steps for n, _ in step]
+    assert sorted(visited[:10]) == sorted(visited[10:]) == list(range(10))
+    assert visited[:10] != visited[10:]
+    assert {layout for step in steps for _, layout in step} == {"exact", "standalone"}
+    assert plan(10, settings) == steps
+    assert {layout for step in plan(10, options(standalone=0.0)) for _, layout in step} == {"exact"}
+
+
+def test_the_rate_warms_up_and_decays_to_a_tenth() -> None:
+    settings = options(warmup=5, rate=1e-3)
+    rates = [rate_at(step, 50, settings) for step in range(50)]
+    assert rates[0] == pytest.approx(2e-4)
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates[-1] == pytest.approx(1e-4, rel=0.1)
+    assert all(math.isfinite(r) for r in rates)
+
+
+def test_too_long_examples_are_left_out(tiny: Path) -> None:
+    base = bases.open_base(tiny)
+    tokeniser = base.tokeniser()
+    groups = encode(tokeniser, make(), end_of_turn=base.end_of_turn, max_tokens=64)
+    assert list(groups) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("groups", 0), ("rate", 0.0), ("standalone", 1.5), ("device", "tpu")]
+)
+def test_wrong_settings_are_named(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=name):
+        options(**{name: value})
