@@ -18,6 +18,7 @@ Conditioning = Literal["product", "residual", "plain"]
 Normalisation = Literal["mean", "sum"]
 Repair = Literal["off", "subset", "all"]
 VerifierLayout = Literal["user", "assistant"]
+Verify = Literal["always", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,13 @@ class Config:
     max_answer_tokens: int = 24
     """Longest answer, tokens."""
 
+    verify: Verify = "always"
+    """``always``: every draft with an answer is scored. ``auto``: of drafts with the same answer
+    only the one the drafter believes most is scored, a draft whose largest possible score is below
+    the best known one is not, and none is when all drafts agree and the drafter believes them."""
+    skip_above: float = 0.9
+    """With ``verify="auto"``: the drafter's mean probability per token of the answer above which
+    drafts that all agree are not verified."""
     use_draft_score: bool = True
     """Whether the drafter's own probability counts."""
     use_self_containment: bool = True
@@ -88,7 +96,7 @@ class Config:
                 f"passages_per_draft must be between 1 and top ({self.top}), got {k}: lower it or "
                 "raise top"
             )
-        for name in ("abstain_below", "repair_below"):
+        for name in ("abstain_below", "repair_below", "skip_above"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} must be between 0 and 1, got {value!r}")
@@ -98,6 +106,7 @@ class Config:
             ("normalisation", get_args(Normalisation)),
             ("repair", get_args(Repair)),
             ("verifier_layout", get_args(VerifierLayout)),
+            ("verify", get_args(Verify)),
         ):
             value = getattr(self, name)
             if value not in allowed:

@@ -1,4 +1,4 @@
-"""The algebra of the scores: drafts in, verdicts out, in one forward pass (paper section 3.4).
+"""The algebra of the scores: drafts in, verdicts out (paper section 3.4).
 
 Law: every score is a natural logarithm until a person sees it, and the verifier never reads a
 passage.
@@ -7,6 +7,7 @@ passage.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from specrag_native import prompts
@@ -46,29 +47,82 @@ class Verifier:
     def verify(
         self, question: Question, drafts: Sequence[Draft], *, cancel: CancelFlag | None = None
     ) -> tuple[list[Verdict], Usage]:
-        """Score every draft that is not ``unknown``; the verdicts keep the order of the drafts.
+        """Score drafts that are not ``unknown``; the verdicts keep the order of the drafts.
 
-        Drafts with the same answer and rationale are scored once. Raises ``Cancelled`` when
-        cancelled.
+        Drafts with the same answer and rationale are scored once. With ``verify="auto"`` drafts
+        that cannot change the answer are not scored; see :class:`~specrag_native.config.Config`.
+        Raises ``Cancelled`` when cancelled.
         """
-        texts = list(dict.fromkeys((d.answer, d.rationale) for d in drafts if not d.unknown))
+        known = [d for d in drafts if not d.unknown]
         scored: dict[tuple[str, str], tuple[Score, Score]] = {}
         usage = Usage()
-        if texts:
-            pairs: list[Prompt] = []
-            for answer, rationale in texts:
-                pairs += prompts.verifier_prompts(
-                    self._engine,
-                    question,
-                    answer,
-                    rationale,
-                    layout=self._config.verifier_layout,
-                    reflection=self._config.reflection,
-                )
-            batch = self._engine.score(pairs, cancel=cancel)
-            usage = batch.usage
-            scored = {text: (batch[2 * i], batch[2 * i + 1]) for i, text in enumerate(texts)}
+        rounds = [known] if self._config.verify == "always" else self._candidates(known)
+        for candidates in rounds:
+            least = max((self._total(d, s) for d, s in self._of(known, scored)), default=-math.inf)
+            wanted = (
+                candidates
+                if self._config.verify == "always"
+                else [d for d in candidates if self._bound(d) > least]
+            )
+            usage += self._score(question, wanted, scored, cancel)
         return [self._verdict(d, scored.get((d.answer, d.rationale))) for d in drafts], usage
+
+    def _candidates(self, known: Sequence[Draft]) -> list[list[Draft]]:
+        """Return the drafts worth scoring: the most promising alone, then one of each other answer.
+
+        Nothing, when several drafts say the same and the drafter is sure of them.
+        """
+        by_answer: dict[str, list[Draft]] = {}
+        for draft in known:
+            by_answer.setdefault(answer_key(draft.answer), []).append(draft)
+        if len(by_answer) == 1 and len(known) > 1:
+            sure = min(d.answer_logprob.logprob_mean for d in known)
+            if math.exp(min(0.0, sure)) >= self._config.skip_above:
+                return []
+
+        def own(draft: Draft) -> float:
+            return draft_score(draft, self._config.normalisation)
+
+        best_of = sorted((max(same, key=own) for same in by_answer.values()), key=own, reverse=True)
+        return [best_of[:1], best_of[1:]] if self._config.use_draft_score else [best_of]
+
+    def _bound(self, draft: Draft) -> float:
+        """Return the largest total a draft can reach: both of the verifier's terms at most 0."""
+        own = draft_score(draft, self._config.normalisation)
+        return own if self._config.use_draft_score else 0.0
+
+    def _of(
+        self, known: Sequence[Draft], scored: dict[tuple[str, str], tuple[Score, Score]]
+    ) -> list[tuple[Draft, tuple[Score, Score]]]:
+        return [(d, s) for d in known if (s := scored.get((d.answer, d.rationale))) is not None]
+
+    def _total(self, draft: Draft, score: tuple[Score, Score]) -> float:
+        return self._verdict(draft, score).scores.total
+
+    def _score(
+        self,
+        question: Question,
+        drafts: Sequence[Draft],
+        scored: dict[tuple[str, str], tuple[Score, Score]],
+        cancel: CancelFlag | None,
+    ) -> Usage:
+        """Score drafts in one forward pass and add what came of it to ``scored``."""
+        texts = list(dict.fromkeys((d.answer, d.rationale) for d in drafts))
+        if not texts:
+            return Usage()
+        pairs: list[Prompt] = []
+        for answer, rationale in texts:
+            pairs += prompts.verifier_prompts(
+                self._engine,
+                question,
+                answer,
+                rationale,
+                layout=self._config.verifier_layout,
+                reflection=self._config.reflection,
+            )
+        batch = self._engine.score(pairs, cancel=cancel)
+        scored.update({text: (batch[2 * i], batch[2 * i + 1]) for i, text in enumerate(texts)})
+        return batch.usage
 
     def _verdict(self, draft: Draft, scored: tuple[Score, Score] | None) -> Verdict:
         config = self._config
@@ -101,7 +155,18 @@ class Verifier:
         )
 
 
+def answer_key(answer: str) -> str:
+    """Return what two answers must share to be the same: words, without case and punctuation."""
+    return " ".join(re.findall(r"\w+", answer.lower())) or answer
+
+
 def best(verdicts: Sequence[Verdict]) -> Verdict | None:
-    """Return the verified verdict with the highest total, the first among equals."""
+    """Return the verdict with the highest total, the first among equals.
+
+    Where verification was skipped because all drafts agree: the one the drafter believes most.
+    """
     verified = [v for v in verdicts if v.verified]
-    return max(verified, key=lambda v: v.scores.total, default=None)
+    if verified:
+        return max(verified, key=lambda v: v.scores.total)
+    known = [v for v in verdicts if not v.draft.unknown]
+    return max(known, key=lambda v: v.scores.draft, default=None)

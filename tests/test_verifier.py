@@ -125,3 +125,62 @@ def test_no_passage_reaches_the_verifier(layout: str) -> None:
     Verifier(engine, config).verify(QUESTION, [draft("red")])
     assert engine.scored
     assert not any(passage(0).text in text for text in engine.scored)
+
+
+def auto(**values: float) -> Config:
+    return Config.from_mapping({"verify": "auto", **values})
+
+
+def sure(answer: str, rationale: str, probability: float) -> Draft:
+    span = LogprobSpan(math.log(probability), 1)
+    return Draft(answer, rationale, Subset((passage(0),)), span, span)
+
+
+def test_drafts_that_agree_and_are_believed_are_not_verified() -> None:
+    engine = FakeEngine(logprob=logprob)
+    drafts = [sure("red", "a", 0.95), sure("Red.", "b", 0.97), draft("unknown", unknown=True)]
+    verdicts, usage = Verifier(engine, auto()).verify(QUESTION, drafts)
+    assert engine.scored == [] and usage.prefilled == 0
+    winner = best(verdicts)
+    assert winner is not None and winner.draft.rationale == "b" and not winner.verified
+    for less in ([sure("red", "a", 0.95)], [sure("red", "a", 0.95), sure("red", "b", 0.5)]):
+        engine = FakeEngine(logprob=logprob)
+        Verifier(engine, auto()).verify(QUESTION, less)
+        assert len(engine.scored) == 2
+
+
+def test_one_draft_of_each_answer_is_verified_the_most_believed() -> None:
+    engine = FakeEngine(logprob=logprob)
+    drafts = [sure("red", "a", 0.5), sure("red", "b", 0.8), sure("blue", "c", 0.7)]
+    verdicts, _ = Verifier(engine, auto()).verify(QUESTION, drafts)
+    assert [v.verified for v in verdicts] == [False, True, True]
+
+
+def test_a_draft_that_cannot_win_is_not_verified() -> None:
+    engine = FakeEngine(logprob=lambda text: -0.01)
+    drafts = [sure("red", "a", 0.9), sure("blue", "b", 0.01)]
+    verdicts, _ = Verifier(engine, auto()).verify(QUESTION, drafts)
+    assert [v.verified for v in verdicts] == [True, False]
+    engine = FakeEngine(logprob=lambda text: -9.0)
+    verdicts, _ = Verifier(engine, auto()).verify(QUESTION, drafts)
+    assert [v.verified for v in verdicts] == [True, True]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["red", "blue", "grey"]), st.floats(0.01, 0.89)), max_size=6
+    ),
+    st.floats(-4, 0),
+)
+def test_pruning_never_changes_the_answer(made: list[tuple[str, float]], level: float) -> None:
+    """With one draft per answer, pruned and full verification choose the same."""
+    drafts = [sure(a, f"r{a}", p) for a, p in dict(made).items()]
+
+    def known(text: str) -> float:
+        return level * (1 + len(text) % 3)
+
+    full, _ = Verifier(FakeEngine(logprob=known), Config()).verify(QUESTION, drafts)
+    less, _ = Verifier(FakeEngine(logprob=known), auto()).verify(QUESTION, drafts)
+    a, b = best(full), best(less)
+    assert (a and a.draft) == (b and b.draft)
+    assert sum(v.verified for v in less) <= sum(v.verified for v in full)

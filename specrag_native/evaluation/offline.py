@@ -41,6 +41,9 @@ def choose(record: Record, settings: Mapping[str, Any]) -> Record:
     """Return the record as it would be if the best draft were chosen by these settings."""
     verified = [d for d in record.drafts if d.verified]
     winner = max(verified, key=lambda d: total(d, settings), default=None)
+    if winner is None:  # all drafts agreed and verification was skipped
+        known = [d for d in record.drafts if not d.unknown]
+        winner = max(known, key=lambda d: own_score(d, settings), default=None)
     confidence = winner.confidence if winner is not None else 0.0
     if winner is None or confidence < settings["abstain_below"]:
         return _abstaining(record, confidence)

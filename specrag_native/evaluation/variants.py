@@ -36,6 +36,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "reflection-2": {"reflection": 2},
     "user-layout": {"verifier_layout": "user"},
     "assistant-layout": {"verifier_layout": "assistant"},
+    "verify-auto": {"verify": "auto"},
     "no-repair": {"repair": "off"},
     "repair-subset": {"repair": "subset"},
     "repair-all": {"repair": "all"},
