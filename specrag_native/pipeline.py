@@ -9,10 +9,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from specrag_native import prompts, repair
 from specrag_native.baselines import StandardRAG, probability
+from specrag_native.budget import CHARS_PER_TOKEN, Budget, Pace
 from specrag_native.citations import cite
 from specrag_native.config import Config
 from specrag_native.drafter import Drafter
@@ -85,6 +87,24 @@ class _Clock:
         return {**self.timings, "total": time.perf_counter() - self.begin}
 
 
+@dataclass(slots=True)
+class _Run:
+    """One question on its way to an answer."""
+
+    question: Question
+    hits: list[Hit]
+    vector: FloatArray | None
+    clock: _Clock
+    budget: Budget
+    emit: Callable[[Event], None]
+    cancel: CancelFlag | None
+
+    def add(self, role: str, usage: Usage) -> None:
+        """Count what a call of an engine used, and learn its pace."""
+        self.clock.add(role, usage)
+        self.budget.pace(role).observe(usage)
+
+
 class Pipeline:
     """Answers questions from passages by Speculative RAG, or by one of its baselines.
 
@@ -100,6 +120,7 @@ class Pipeline:
         self.models = models
         self.retriever = retriever
         self.config = config
+        self._paces: dict[str, Pace] = {}
 
     def answer(
         self,
@@ -108,6 +129,7 @@ class Pipeline:
         method: Method = "speculative",
         hits: Sequence[Hit] | None = None,
         question_vector: FloatArray | None = None,
+        budget_s: float | None = None,
         on_event: OnEvent | None = None,
         cancel: CancelFlag | None = None,
     ) -> Answer:
@@ -119,17 +141,22 @@ class Pipeline:
                 the draft with the highest rho_Draft, unverified.
             hits: passages to answer from, instead of retrieving them.
             question_vector: the question's embedding, if the caller has it; shape ``(d,)``.
+            budget_s: seconds the answer should take at most. Work that does not fit at the pace of
+                earlier calls (drafts, verification, repair) is left out, and the answer says so in
+                ``left_out``. Standard RAG knows no smaller way and disregards it.
             on_event: called with each event, from the thread that runs this call.
             cancel: stops the work within one physical batch.
 
         Raises:
             QuestionError: the question is empty, or does not fit a model's context.
+            ConfigError: the budget is not above 0.
             Cancelled: ``cancel`` was set.
         """
         asked = Question(question) if isinstance(question, str) else question
         if not asked.text.strip():
             raise QuestionError("the question is empty: ask something")
         emit = on_event or (lambda event: None)
+        budget = Budget(budget_s, self._paces)
         clock = _Clock()
         with clock.stage("retrieve"):
             if hits is None:
@@ -139,13 +166,14 @@ class Pipeline:
                     question_vector = self.models.embedder.embed([asked.text])[0]
                 hits = self.retriever.search_with(asked.text, question_vector, self.config.top)
         emit(Retrieved(tuple(hits)))
-        run = {
+        run = _Run(asked, list(hits), question_vector, clock, budget, emit, cancel)
+        work = {
             "speculative": self._speculative,
             "standard": self._standard,
             "drafter": self._drafter_alone,
         }[method]
         try:
-            answer = run(asked, list(hits), question_vector, clock, emit, cancel)
+            answer = work(run)
         except ContextFullError as error:
             raise QuestionError(
                 f"the question with its passages needs {error.n_tokens} tokens and {error.n_ctx} "
@@ -156,171 +184,150 @@ class Pipeline:
 
     # --- Speculative RAG -------------------------------------------------------------------------
 
-    def _speculative(
-        self,
-        question: Question,
-        hits: list[Hit],
-        question_vector: FloatArray | None,
-        clock: _Clock,
-        emit: Callable[[Event], None],
-        cancel: CancelFlag | None,
-    ) -> Answer:
-        drafts = self._draft(question, hits, question_vector, clock, emit, cancel)
-        with clock.stage("verify"):
-            verdicts, usage = Verifier(self.models.verifier, self.config).verify(
-                question, drafts, cancel=cancel
-            )
-        clock.add("verifier", usage)
-        emit(Verified(tuple(verdicts)))
-
+    def _speculative(self, run: _Run) -> Answer:
+        verdicts = self._verify(run, self._draft(run))
+        run.emit(Verified(tuple(verdicts)))
         winner = best(verdicts)
         trust = confidence(winner) if winner is not None else 0.0
         if winner is not None and trust >= self.config.repair_below:
-            return self._from_draft(question, winner, "speculative", verdicts, clock)
-        if self.config.repair != "off" and hits:
-            with clock.stage("repair"):
+            return self._from_draft(run, winner, "speculative", verdicts)
+        if self.config.repair != "off" and run.hits:
+            with run.clock.stage("repair"):
                 repaired = repair.read_passages(
-                    self.models.verifier, self.config, question, verdicts, hits, cancel=cancel
+                    self.models.verifier,
+                    self.config,
+                    run.question,
+                    verdicts,
+                    run.hits,
+                    budget=run.budget,
+                    cancel=run.cancel,
                 )
-            clock.add("verifier", repaired.usage)
+            run.add("verifier", repaired.usage)
             if repaired.answer:
                 return self._answer(
-                    question,
+                    run,
                     repaired.answer,
                     "",
                     repaired.confidence,
                     repaired.decided_by,
                     repaired.passages,
                     verdicts,
-                    clock,
                 )
-        elif winner is not None and trust >= self.config.abstain_below:
-            return self._from_draft(question, winner, "speculative", verdicts, clock)
-        return self._answer(
-            question,
-            prompts.ABSTAIN_TEXT,
-            "",
-            trust,
-            "abstain",
-            (),
-            verdicts,
-            clock,
-        )
+            if repaired.finished:  # the verifier read all it may and found nothing
+                winner = None
+        if winner is not None and trust >= self.config.abstain_below:
+            return self._from_draft(run, winner, "speculative", verdicts)
+        return self._answer(run, prompts.ABSTAIN_TEXT, "", trust, "abstain", (), verdicts)
 
-    def _draft(
-        self,
-        question: Question,
-        hits: list[Hit],
-        question_vector: FloatArray | None,
-        clock: _Clock,
-        emit: Callable[[Event], None],
-        cancel: CancelFlag | None,
-    ) -> list[Draft]:
-        if not hits:
+    def _draft(self, run: _Run) -> list[Draft]:
+        if not run.hits:
             return []
         config = self.config
-        with clock.stage("cluster"):
-            if question_vector is None:
-                question_vector = self.models.embedder.embed([question.text])[0]
+        with run.clock.stage("cluster"):
+            vector = run.vector
+            if vector is None:
+                vector = self.models.embedder.embed([run.question.text])[0]
             subsets = draw_subsets(
-                hits,
-                question_vector,
+                run.hits,
+                vector,
                 m=config.n_drafts,
                 k=config.passages_per_draft,
                 strategy=config.subsets,
                 conditioning=config.conditioning,
                 seed=config.seed,
             )
-        with clock.stage("draft"):
-            drafts, usage = Drafter(self.models.drafter, config).draft(
-                question, subsets, on_text=_draft_text(emit), cancel=cancel
-            )
-        clock.add("drafter", usage)
+        drafter = Drafter(self.models.drafter, config)
+        chars = max(sum(len(p.text) for p in s.passages) for s in subsets)
+        drafts: list[Draft] = []
+        with run.clock.stage("draft"):
+            # Under a budget, what fits is known once the drafter has run: one draft, then others.
+            for _ in range(2):
+                left = subsets[len(drafts) :]
+                n = run.budget.drafts(
+                    len(left), tokens=chars / CHARS_PER_TOKEN, decoded=config.max_rationale_tokens
+                )
+                if not left or (drafts and not run.budget.left):
+                    break
+                on_text = _draft_text(run.emit, first=len(drafts))
+                written, usage = drafter.draft(
+                    run.question, left[:n], on_text=on_text, cancel=run.cancel
+                )
+                drafts += written
+                run.add("drafter", usage)
+        if len(drafts) < len(subsets):
+            run.budget.leave_out(f"{len(subsets) - len(drafts)} of {len(subsets)} drafts")
         return drafts
 
-    # --- Baselines -------------------------------------------------------------------------------
+    def _verify(self, run: _Run, drafts: list[Draft]) -> list[Verdict]:
+        texts = {(d.answer, d.rationale) for d in drafts if not d.unknown}
+        tokens = sum(len(a) + len(r) + len(run.question.text) for a, r in texts) / CHARS_PER_TOKEN
+        if texts and not run.budget.fits("verifier", tokens):
+            run.budget.leave_out("verification")
+            return self._unverified(drafts)
+        with run.clock.stage("verify"):
+            verdicts, usage = Verifier(self.models.verifier, self.config).verify(
+                run.question, drafts, cancel=run.cancel
+            )
+        run.add("verifier", usage)
+        return verdicts
 
-    def _drafter_alone(
-        self,
-        question: Question,
-        hits: list[Hit],
-        question_vector: FloatArray | None,
-        clock: _Clock,
-        emit: Callable[[Event], None],
-        cancel: CancelFlag | None,
-    ) -> Answer:
-        drafts = self._draft(question, hits, question_vector, clock, emit, cancel)
+    def _unverified(self, drafts: list[Draft]) -> list[Verdict]:
         own = [draft_score(d, self.config.normalisation) for d in drafts]
-        verdicts = [
+        return [
             Verdict(d, Scores(draft=s, total=s), verified=False)
             for d, s in zip(drafts, own, strict=True)
         ]
-        emit(Verified(tuple(verdicts)))
-        known = [v for v in verdicts if not v.draft.unknown]
-        winner = max(known, key=lambda v: v.scores.draft, default=None)
-        if winner is None:
-            return self._answer(
-                question, prompts.ABSTAIN_TEXT, "", 0.0, "abstain", (), verdicts, clock
-            )
-        return self._from_draft(question, winner, "drafter", verdicts, clock)
 
-    def _standard(
-        self,
-        question: Question,
-        hits: list[Hit],
-        question_vector: FloatArray | None,
-        clock: _Clock,
-        emit: Callable[[Event], None],
-        cancel: CancelFlag | None,
-    ) -> Answer:
-        passages = tuple(h.passage for h in hits)
-        with clock.stage("verify"):
+    # --- Baselines -------------------------------------------------------------------------------
+
+    def _drafter_alone(self, run: _Run) -> Answer:
+        verdicts = self._unverified(self._draft(run))
+        run.emit(Verified(tuple(verdicts)))
+        winner = best(verdicts)
+        if winner is None:
+            return self._answer(run, prompts.ABSTAIN_TEXT, "", 0.0, "abstain", (), verdicts)
+        return self._from_draft(run, winner, "drafter", verdicts)
+
+    def _standard(self, run: _Run) -> Answer:
+        passages = tuple(h.passage for h in run.hits)
+        with run.clock.stage("verify"):
             text, logprob, usage = StandardRAG(self.models.verifier, self.config).answer(
-                question, passages, cancel=cancel
+                run.question, passages, cancel=run.cancel
             )
-        clock.add("verifier", usage)
-        return self._answer(
-            question, text, "", probability(logprob), "standard", passages, (), clock
-        )
+        run.add("verifier", usage)
+        return self._answer(run, text, "", probability(logprob), "standard", passages, ())
 
     # --- The answer ------------------------------------------------------------------------------
 
     def _from_draft(
-        self,
-        question: Question,
-        winner: Verdict,
-        decided_by: DecidedBy,
-        verdicts: Sequence[Verdict],
-        clock: _Clock,
+        self, run: _Run, winner: Verdict, decided_by: DecidedBy, verdicts: Sequence[Verdict]
     ) -> Answer:
         draft = winner.draft
         return self._answer(
-            question,
+            run,
             draft.answer,
             draft.rationale,
             confidence(winner),
             decided_by,
             draft.subset.passages,
             verdicts,
-            clock,
         )
 
     def _answer(
         self,
-        question: Question,
+        run: _Run,
         text: str,
         rationale: str,
         confidence: float,
         decided_by: DecidedBy,
         passages: Sequence[Passage],
         verdicts: Sequence[Verdict],
-        clock: _Clock,
     ) -> Answer:
-        with clock.stage("cite"):
+        with run.clock.stage("cite"):
             cited = cite(rationale, text, passages)
         used = ("drafter", "verifier") if decided_by != "standard" else ("verifier",)
         return Answer(
-            question=question.text,
+            question=run.question.text,
             answer=text,
             rationale=rationale,
             confidence=confidence,
@@ -329,9 +336,10 @@ class Pipeline:
             support=cited.support,
             unsupported=tuple(s.text for s in cited.unsupported),
             verdicts=tuple(verdicts),
-            timings=clock.finish(),
-            usage=clock.usage,
+            timings=run.clock.finish(),
+            usage=run.clock.usage,
             models={role: getattr(self.models, role).name for role in used},
+            left_out=tuple(run.budget.left_out),
         )
 
 
@@ -349,8 +357,8 @@ def confidence(verdict: Verdict) -> float:
     return believed * cite(said, draft.answer, draft.subset.passages).support
 
 
-def _draft_text(emit: Callable[[Event], None]) -> OnText:
+def _draft_text(emit: Callable[[Event], None], *, first: int) -> OnText:
     def on_text(draft: int, stage: int, text: str) -> None:
-        emit(DraftText(draft, "rationale" if stage == 0 else "answer", text))
+        emit(DraftText(first + draft, "rationale" if stage == 0 else "answer", text))
 
     return on_text

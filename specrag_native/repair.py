@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from specrag_native import prompts
 from specrag_native.baselines import StandardRAG, probability
+from specrag_native.budget import CHARS_PER_TOKEN, Budget
 from specrag_native.config import Config
 from specrag_native.protocol import CancelFlag, Engine
 from specrag_native.types import DecidedBy, Hit, Passage, Question, Usage, Verdict
@@ -17,13 +18,17 @@ from specrag_native.types import DecidedBy, Hit, Passage, Question, Usage, Verdi
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """An answer the verifier read from passages itself; empty when they do not hold one."""
+    """An answer the verifier read from passages itself; empty when they do not hold one.
+
+    ``finished`` is False when a budget left steps out, so that nothing is known of what they hold.
+    """
 
     answer: str
     confidence: float
     decided_by: DecidedBy
     passages: tuple[Passage, ...]
     usage: Usage
+    finished: bool = True
 
 
 def best_evidence(verdicts: Sequence[Verdict]) -> tuple[Passage, ...]:
@@ -62,6 +67,7 @@ def read_passages(
     verdicts: Sequence[Verdict],
     hits: Sequence[Hit],
     *,
+    budget: Budget,
     cancel: CancelFlag | None = None,
 ) -> Repaired:
     """Let the verifier answer from few passages, and from all when those do not hold the answer.
@@ -70,7 +76,13 @@ def read_passages(
     """
     reader = StandardRAG(engine, config, may_abstain=True)
     usage = Usage()
+    read = 0.0
     for decided_by, passages in steps(config, verdicts, hits):
+        tokens = sum(len(p.text) for p in passages) / CHARS_PER_TOKEN
+        if not budget.fits("verifier", tokens - read):
+            budget.leave_out("repair" if not read else "reading all passages")
+            return Repaired("", 0.0, "abstain", (), usage, finished=False)
+        read = tokens
         text, logprob, spent = reader.answer(question, passages, cancel=cancel)
         usage += spent
         if not prompts.is_unknown(text):

@@ -84,6 +84,7 @@ class SpeculativeRAG(Pipeline):
         question: str | Question,
         *,
         method: Method = "speculative",
+        budget_s: float | None = None,
         cancel: CancelFlag | None = None,
     ) -> Iterator[Event]:
         """Yield the events of an answer as they happen; the last one is ``Answered``.
@@ -95,7 +96,13 @@ class SpeculativeRAG(Pipeline):
 
         def work() -> None:
             try:
-                self.answer(question, method=method, on_event=events.put, cancel=flag)
+                self.answer(
+                    question,
+                    method=method,
+                    budget_s=budget_s,
+                    on_event=events.put,
+                    cancel=flag,
+                )
                 events.put(None)
             except BaseException as error:
                 events.put(error)
@@ -111,13 +118,19 @@ class SpeculativeRAG(Pipeline):
             flag.cancel()
             thread.join()
 
-    async def aanswer(self, question: str | Question, *, method: Method = "speculative") -> Answer:
+    async def aanswer(
+        self,
+        question: str | Question,
+        *,
+        method: Method = "speculative",
+        budget_s: float | None = None,
+    ) -> Answer:
         """Answer without blocking the event loop; cancelling the task stops the work."""
         import asyncio
 
         flag = new_cancel_flag()
         work = asyncio.ensure_future(
-            asyncio.to_thread(self.answer, question, method=method, cancel=flag)
+            asyncio.to_thread(self.answer, question, method=method, budget_s=budget_s, cancel=flag)
         )
         try:
             return await asyncio.shield(work)
@@ -127,7 +140,11 @@ class SpeculativeRAG(Pipeline):
             raise
 
     async def astream(
-        self, question: str | Question, *, method: Method = "speculative"
+        self,
+        question: str | Question,
+        *,
+        method: Method = "speculative",
+        budget_s: float | None = None,
     ) -> AsyncIterator[Event]:
         """Yield events without blocking the event loop; leaving the loop early stops the work."""
         import asyncio
@@ -141,7 +158,7 @@ class SpeculativeRAG(Pipeline):
 
         def work() -> None:
             try:
-                self.answer(question, method=method, on_event=emit, cancel=flag)
+                self.answer(question, method=method, budget_s=budget_s, on_event=emit, cancel=flag)
             finally:
                 emit(None)
 

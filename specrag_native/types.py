@@ -178,7 +178,8 @@ class Answer:
     answer's, without a rationale) in sentences that the cited passages support; ``unsupported``
     names the other sentences. ``timings`` are seconds per stage (``retrieve``, ``cluster``,
     ``draft``, ``verify``, ``repair``, ``total``); ``usage`` is per model role (``drafter``,
-    ``verifier``); ``models`` names the model file per role.
+    ``verifier``); ``models`` names the model file per role; ``left_out`` names what did not
+    fit into the budget.
     """
 
     question: str
@@ -193,6 +194,7 @@ class Answer:
     timings: Mapping[str, float] = field(default_factory=dict)
     usage: Mapping[str, Usage] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as plain JSON-ready values (the form ``specrag ask --json`` prints)."""
@@ -238,4 +240,5 @@ class Answer:
                 for role, u in self.usage.items()
             },
             "models": dict(self.models),
+            "left_out": list(self.left_out),
         }

@@ -15,7 +15,7 @@ PACKAGE = Path(specrag_native.__file__).parent
 
 RANKS = (
     {"types", "errors", "config"},
-    {"protocol", "events", "prompts"},
+    {"protocol", "events", "prompts", "budget"},
     {"engine"},
     {"engines", "subsets", "drafter", "verifier", "baselines", "repair"},
     {"pipeline"},

@@ -52,6 +52,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--drafter", metavar="MODEL", help="as --embedder, for the drafter")
     parser.add_argument("--verifier", metavar="MODEL", help="as --embedder, for the verifier")
     add_embedder_options(parser)
+    parser.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="seconds the answer should take, such as 5s; what does not fit is left out, and said",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="seed of clustering (default: 0)")
     parser.add_argument("--show-drafts", action="store_true", help="also print every draft")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -60,6 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Answer and print."""
+    from specrag_native.budget import parse_seconds
     from specrag_native.errors import QuestionError
     from specrag_native.session import SpeculativeRAG
 
@@ -67,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if not question.text.strip():  # before models are loaded
         raise QuestionError("the question is empty: ask something")
     config = _config(args)
+    budget = parse_seconds(args.budget) if args.budget is not None else None
     with contextlib.ExitStack() as stack:
         status = stack.enter_context(_Status(shown=sys.stderr.isatty() and not args.json))
         rag = stack.enter_context(
@@ -81,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
                 method=args.method,
             )
         )
-        answer = rag.answer(question, method=args.method, on_event=status.show)
+        answer = rag.answer(question, method=args.method, budget_s=budget, on_event=status.show)
     if args.json:
         print(json.dumps(answer.to_dict(), indent=2, ensure_ascii=False))
     else:
@@ -162,6 +169,8 @@ def print_answer(answer: Answer, line: Callable[[str], None], *, show_drafts: bo
     for sentence in answer.unsupported:
         line(f"Not found in the documents: \u201c{clean(sentence)}\u201d")
     line(f"Confidence {answer.confidence:.0%}, decided by {answer.decided_by}")
+    if answer.left_out:
+        line(f"Left out for lack of time: {', '.join(answer.left_out)}")
     if answer.verdicts:
         line("")
         verified = sum(v.verified for v in answer.verdicts)
