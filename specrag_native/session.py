@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import TracebackType
 
+from specrag_native import subsets
 from specrag_native.config import Config
 from specrag_native.engine import new_cancel_flag
 from specrag_native.engines import Engines, ModelPaths, Role
@@ -75,6 +76,7 @@ class SpeculativeRAG(Pipeline):
         engines = Engines(paths, threads=threads, n_gpu_layers=n_gpu_layers)
         if method in ("speculative", "drafter"):
             engines.preload("drafter")
+            threading.Thread(target=subsets.preload, name="specrag-import", daemon=True).start()
         if method in ("speculative", "standard"):
             engines.preload("verifier")
         return cls(index, engines, config)

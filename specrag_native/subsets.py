@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from specrag_native.types import FloatArray
 
 
+def preload() -> None:
+    """Import what clustering needs, which takes a second or two the first time."""
+    import sklearn.cluster  # noqa: F401
+
+
 def condition(vectors: FloatArray, question: FloatArray, how: Conditioning) -> FloatArray:
     """Condition passage vectors on the question's, without a model pass.
 
