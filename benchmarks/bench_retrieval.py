@@ -275,6 +275,61 @@ def embed(args: argparse.Namespace) -> None:
     )
 
 
+def sizes(args: argparse.Namespace) -> None:
+    """Index a part of a corpus with several passage sizes and compare what is found."""
+    judged = [
+        row
+        for row in read_rows(args.questions, 1 << 30)
+        if any(p.get("relevant") for p in row["passages"])
+    ]
+    wanted = {p["id"] for row in judged for p in row["passages"] if p.get("relevant")}
+    rows = read_rows(args.corpus, 1 << 30)
+    rows.sort(
+        key=lambda row: (row["id"] not in wanted, hashlib.sha256(row["id"].encode()).digest())
+    )
+    kept = rows[: max(args.documents, len(wanted))]
+    args.folder.mkdir(parents=True, exist_ok=True)
+    corpus = args.folder / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    results = []
+    for setting in args.settings:
+        words, overlap = setting.split("/")
+        index = args.folder / f"index-{words}-{overlap}"
+        command = [sys.executable, "-m", "specrag_native"]
+        options = ["--index", str(index), "--embedder", str(args.model)]
+        cut = ["--words", words, "--overlap", overlap]
+        started = time.perf_counter()
+        subprocess.run([*command, "index", str(corpus), *options, *cut, "--json"], check=True)
+        indexed = time.perf_counter() - started
+        out = subprocess.check_output(
+            [*command, "eval-retrieval", str(args.questions), *options, "--json"]
+        )
+        found = json.loads(out)
+        results.append(
+            {
+                "words": int(words),
+                "overlap": int(overlap),
+                "passages": found["passages"],
+                "index_s": round(indexed, 1),
+                **{
+                    r["ranking"]: {k: round(r[k], 4) for k in ("ndcg_10", "recall_10", "mrr_10")}
+                    for r in found["results"]
+                },
+            }
+        )
+    save(
+        "sizes",
+        {
+            "corpus": f"{len(kept)} of {len(rows)} documents of {args.corpus.name}, all relevant "
+            "ones among them",
+            "questions": len(judged),
+            "embedder": args.model.name,
+            "results": results,
+        },
+        threads=0,
+    )
+
+
 def citations(args: argparse.Namespace) -> None:
     """Check every citation of real answers against the extracted text of its document."""
     from specrag_native.config import Config
@@ -342,6 +397,14 @@ def main() -> None:
     three.add_argument("--threads", type=int, default=2)
     three.add_argument("--rounds", type=int, default=3)
     three.set_defaults(run=embed)
+    five = subparsers.add_parser("sizes")
+    five.add_argument("--corpus", type=Path, required=True)
+    five.add_argument("--questions", type=Path, required=True)
+    five.add_argument("--model", type=Path, required=True, help="embedder")
+    five.add_argument("--folder", type=Path, required=True)
+    five.add_argument("--documents", type=int, default=800)
+    five.add_argument("--settings", nargs="+", default=["60/0", "100/0", "100/20", "220/0"])
+    five.set_defaults(run=sizes)
     four = subparsers.add_parser("citations")
     four.add_argument("--index", type=Path, required=True)
     four.add_argument("--questions", type=Path, required=True)
