@@ -69,6 +69,9 @@ class Config:
     reflection: int = 0
     """Which wording of the self-reflection question, an index into ``prompts.REFLECTIONS``."""
 
+    confidence_weights: tuple[float, ...] = ()
+    """Weights of :data:`specrag_native.confidence.FEATURES`, fitted for a pair of models; empty:
+    the confidence is the verifier's belief."""
     abstain_below: float = 0.2
     """Answers with a confidence below this are withheld: the documents do not say."""
     repair: Repair = "all"
@@ -111,6 +114,10 @@ class Config:
             value = getattr(self, name)
             if value not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        if len(self.confidence_weights) not in (0, 6):
+            raise ConfigError(
+                f"confidence_weights must be 6 numbers or none, got {len(self.confidence_weights)}"
+            )
         if not (self.use_draft_score or self.use_self_containment or self.use_self_reflection):
             raise ConfigError("at least one of the three scores must be in use, got none")
 

@@ -5,7 +5,6 @@ Law: this file tells the whole story and computes none of it.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from specrag_native import prompts, repair
 from specrag_native.baselines import StandardRAG, probability
 from specrag_native.budget import CHARS_PER_TOKEN, Budget, Pace
 from specrag_native.citations import cite
+from specrag_native.confidence import confidence
 from specrag_native.config import Config
 from specrag_native.drafter import Drafter
 from specrag_native.errors import ContextFullError, QuestionError
@@ -188,7 +188,7 @@ class Pipeline:
         verdicts = self._verify(run, self._draft(run))
         run.emit(Verified(tuple(verdicts)))
         winner = best(verdicts)
-        trust = confidence(winner) if winner is not None else 0.0
+        trust = self._trust(winner, verdicts) if winner is not None else 0.0
         if winner is not None and trust >= self.config.repair_below:
             return self._from_draft(run, winner, "speculative", verdicts)
         if self.config.repair != "off" and run.hits:
@@ -307,11 +307,14 @@ class Pipeline:
             run,
             draft.answer,
             draft.rationale,
-            confidence(winner),
+            self._trust(winner, verdicts),
             decided_by,
             draft.subset.passages,
             verdicts,
         )
+
+    def _trust(self, verdict: Verdict, verdicts: Sequence[Verdict]) -> float:
+        return confidence(verdict, verdicts, self.config.confidence_weights)
 
     def _answer(
         self,
@@ -341,20 +344,6 @@ class Pipeline:
             models={role: getattr(self.models, role).name for role in used},
             left_out=tuple(run.budget.left_out),
         )
-
-
-def confidence(verdict: Verdict) -> float:
-    """Return how far a draft can be trusted, 0..1.
-
-    The share of its words that its own passages support, times the verifier's P(yes) / (P(yes) +
-    P(no)), or the drafter's own mean probability of the answer when it was not verified.
-    """
-    draft = verdict.draft
-    believed = verdict.support
-    if believed is None:
-        believed = math.exp(min(0.0, draft.answer_logprob.logprob_mean))
-    said = f"{draft.rationale.rstrip('.')}. {draft.answer}" if draft.rationale else draft.answer
-    return believed * cite(said, draft.answer, draft.subset.passages).support
 
 
 def _draft_text(emit: Callable[[Event], None], *, first: int) -> OnText:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from specrag_native import subsets
+from specrag_native.calibration import settings_for
 from specrag_native.config import Config
 from specrag_native.engine import new_cancel_flag
 from specrag_native.engines import Engines, ModelPaths, Role
@@ -41,7 +42,7 @@ class SpeculativeRAG(Pipeline):
         cls,
         index_dir: Path | str | None = None,
         *,
-        config: Config = Config(),
+        config: Config | None = None,
         drafter: str | None = None,
         verifier: str | None = None,
         embedder: str | None = None,
@@ -53,7 +54,8 @@ class SpeculativeRAG(Pipeline):
 
         Args:
             index_dir: folder of the index; by default ``$SPECRAG_INDEX``, else ``.specrag``.
-            config: settings of the method.
+            config: settings of the method; by default those that were fitted for the two models,
+                where there are some.
             drafter: a name of the catalogue, a ``.gguf`` file or ``user/repo:QUANT``; by default
                 the catalogue's.
             verifier: as ``drafter``.
@@ -73,6 +75,8 @@ class SpeculativeRAG(Pipeline):
             verifier=_resolve(verifier, "verifier"),
             embedder=_resolve(embedder, "embedder"),
         )
+        if config is None:
+            config = Config.from_mapping(settings_for(paths.drafter, paths.verifier))
         engines = Engines(paths, threads=threads, n_gpu_layers=n_gpu_layers)
         if method in ("speculative", "drafter"):
             engines.preload("drafter")

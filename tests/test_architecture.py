@@ -17,7 +17,7 @@ RANKS = (
     {"types", "errors", "config"},
     {"protocol", "events", "prompts", "budget"},
     {"engine"},
-    {"engines", "subsets", "drafter", "verifier", "baselines", "repair"},
+    {"engines", "subsets", "drafter", "verifier", "baselines", "repair", "confidence", "citations"},
     {"pipeline"},
     {"session"},
 )

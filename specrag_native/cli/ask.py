@@ -111,6 +111,8 @@ def _question(args: argparse.Namespace) -> Question:
 
 
 def _config(args: argparse.Namespace) -> Config:
+    from specrag_native import catalog
+    from specrag_native.calibration import settings_for
     from specrag_native.config import Config
 
     given = {
@@ -119,7 +121,11 @@ def _config(args: argparse.Namespace) -> Config:
         "top": args.top,
         "seed": args.seed,
     }
-    return Config.from_mapping({name: value for name, value in given.items() if value is not None})
+    chosen = {name: value for name, value in given.items() if value is not None}
+    Config.from_mapping(chosen)  # a wrong option is told before a missing model
+    drafter = catalog.resolve(args.drafter or catalog.default("drafter"), role="drafter")
+    verifier = catalog.resolve(args.verifier or catalog.default("verifier"), role="verifier")
+    return Config.from_mapping({**settings_for(drafter.path, verifier.path), **chosen})
 
 
 class _Status:

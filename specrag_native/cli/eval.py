@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run what is left to run and say where the results are."""
     from specrag_native import catalog
+    from specrag_native.calibration import settings_for
     from specrag_native.engine import EngineOptions, NativeEngine, physical_cores
     from specrag_native.engines import Engines, ModelPaths
     from specrag_native.errors import IndexStoreError
@@ -106,18 +107,18 @@ def run(args: argparse.Namespace) -> int:
     from specrag_native.evaluation.variants import expand
     from specrag_native.index import Index
 
+    found = {
+        role: catalog.resolve(getattr(args, role) or catalog.default(role), role=role).path
+        for role in ("drafter", "verifier", "embedder")
+    }
     variants = expand(
         _words(args.method),
-        _config(args),
+        _config(args, settings_for(found["drafter"], found["verifier"])),
         drafts=_numbers(args.drafts, "--drafts"),
         per_draft=_numbers(args.per_draft, "--per-draft"),
         ablations=_words(args.ablate),
     )
     datasets = _datasets(args)
-    found = {
-        role: catalog.resolve(getattr(args, role) or catalog.default(role), role=role).path
-        for role in ("drafter", "verifier", "embedder")
-    }
     engines = Engines(ModelPaths(**found), threads=args.threads, n_gpu_layers=args.gpu_layers)
     retriever, evidence = None, "given" if args.top is None else f"given, first {args.top}"
     if args.retrieve is not None:
@@ -177,11 +178,11 @@ def _datasets(args: argparse.Namespace) -> list[Dataset]:
     return datasets
 
 
-def _config(args: argparse.Namespace) -> Config:
+def _config(args: argparse.Namespace, fitted: Mapping[str, Any]) -> Config:
     from specrag_native.config import Config
     from specrag_native.errors import ConfigError
 
-    values: dict[str, Any] = {}
+    values = dict(fitted)
     for pair in args.set:
         name, equals, text = pair.partition("=")
         if not equals:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specrag_native.confidence import Weights, confidence
 from specrag_native.embedding import embedding_text
 from specrag_native.errors import QuestionError
 from specrag_native.evaluation import metrics
@@ -20,7 +21,6 @@ from specrag_native.evaluation.datasets import Dataset, Example
 from specrag_native.evaluation.methods import Method, Session, build
 from specrag_native.evaluation.results import DraftRecord, Header, Record, ResultFile
 from specrag_native.evaluation.variants import Variant
-from specrag_native.pipeline import confidence
 from specrag_native.types import Answer, Hit, Verdict
 
 if TYPE_CHECKING:
@@ -212,12 +212,17 @@ def record(
         confidence=answer.confidence,
         timings=timings,
         usage=answer.usage,
-        drafts=tuple(_draft(v, example) for v in answer.verdicts),
+        drafts=tuple(
+            _draft(v, example, answer.verdicts, variant.config.confidence_weights)
+            for v in answer.verdicts
+        ),
         silence=metrics.silence(question, example.answers),
     )
 
 
-def _draft(verdict: Verdict, example: Example) -> DraftRecord:
+def _draft(
+    verdict: Verdict, example: Example, verdicts: Sequence[Verdict], weights: Weights
+) -> DraftRecord:
     draft, scores = verdict.draft, verdict.scores
     return DraftRecord(
         answer=draft.answer,
@@ -232,6 +237,6 @@ def _draft(verdict: Verdict, example: Example) -> DraftRecord:
         log_yes=scores.self_reflection,
         support=verdict.support,
         total=scores.total if verdict.verified else None,
-        confidence=confidence(verdict),
+        confidence=confidence(verdict, verdicts, weights),
         confidence_alone=confidence(dataclasses.replace(verdict, support=None)),
     )

@@ -1,0 +1,39 @@
+"""Settings that were fitted for a pair of models and are kept with them.
+
+Law: they are used for exactly the files they were fitted for; every other pair has the defaults.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from specrag_native import catalog
+from specrag_native.errors import ConfigError
+
+SETTINGS = ("confidence_weights", "repair_below", "abstain_below")
+
+
+def path() -> Path:
+    """Return where calibrations are kept: beside the catalogue of models."""
+    return catalog.catalogue_path().with_name("calibration.json")
+
+
+def settings_for(drafter: Path, verifier: Path) -> dict[str, Any]:
+    """Return the settings of the method that were fitted for two model files; empty when none."""
+    try:
+        pairs = json.loads(path().read_text(encoding="utf-8"))["pairs"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{path()} cannot be read ({error!r}): install the package again"
+        ) from None
+    for pair in pairs:
+        if (pair["drafter"], pair["verifier"]) == (drafter.name, verifier.name):
+            found = {name: pair[name] for name in SETTINGS if name in pair}
+            if "confidence_weights" in found:
+                found["confidence_weights"] = tuple(found["confidence_weights"])
+            return found
+    return {}

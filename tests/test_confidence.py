@@ -1,0 +1,87 @@
+"""How far a draft is trusted, and which models' settings are used."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from specrag_native import calibration
+from specrag_native.confidence import FEATURES, confidence, features
+from specrag_native.config import Config
+from specrag_native.errors import ConfigError
+from specrag_native.types import Draft, LogprobSpan, Scores, Subset, Verdict
+from tests.fakes import passage
+
+
+def verdict(
+    answer: str,
+    *,
+    yes: float | None = 0.8,
+    rationale: str = "Fact number 0 is here",
+    unknown: bool = False,
+) -> Verdict:
+    span = LogprobSpan(-0.4, 2)
+    draft = Draft(answer, rationale, Subset((passage(0),)), span, span, unknown)
+    contained = LogprobSpan(-3.0, 3) if yes is not None else None
+    return Verdict(draft, Scores(0.0), yes is not None, yes, contained)
+
+
+def test_features_say_what_they_are_called() -> None:
+    chosen = verdict("0")
+    others = [chosen, verdict("0."), verdict("7"), verdict("unknown", yes=None, unknown=True)]
+    found = dict(zip(FEATURES, features(chosen, others) or (), strict=True))
+    assert found == pytest.approx(
+        {
+            "one": 1.0,
+            "log_odds_yes": math.log(4),
+            "answer_logprob": -0.2,
+            "self_containment": -1.0,
+            "agreement": 2 / 3,
+            "known": 3 / 4,
+        }
+    )
+    assert features(verdict("0", yes=None), others) is None
+
+
+def test_weights_make_a_probability_that_support_can_only_lower() -> None:
+    chosen = verdict("0")
+    assert confidence(chosen) == pytest.approx(0.8)
+    weights = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    assert confidence(chosen, [chosen], weights) == pytest.approx(0.8)
+    sceptical = (-2.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    assert confidence(chosen, [chosen], sceptical) < 0.4
+    made_up = verdict("Zanzibar", rationale="Elephants invented jazz")
+    assert confidence(made_up, [made_up], (50.0, 0, 0, 0, 0, 0)) < 0.05
+    alone = verdict("0", yes=None)
+    assert confidence(alone, [alone], weights) == pytest.approx(math.exp(-0.2))
+
+
+def test_settings_are_those_of_exactly_the_two_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "path", lambda: tmp_path / "calibration.json")
+    a, b = Path("/x/a.gguf"), Path("/y/b.gguf")
+    assert calibration.settings_for(a, b) == {}
+    pair = {
+        "drafter": "a.gguf",
+        "verifier": "b.gguf",
+        "confidence_weights": [0.0, 1, 2, 3, 4, 5],
+        "repair_below": 0.6,
+        "fitted_on": {"questions": 3},
+    }
+    (tmp_path / "calibration.json").write_text(json.dumps({"pairs": [pair]}))
+    found = calibration.settings_for(a, b)
+    assert found == {"confidence_weights": (0.0, 1, 2, 3, 4, 5), "repair_below": 0.6}
+    assert Config.from_mapping(found).repair_below == 0.6
+    assert calibration.settings_for(b, a) == {}
+    (tmp_path / "calibration.json").write_text("{")
+    with pytest.raises(ConfigError, match="install the package again"):
+        calibration.settings_for(a, b)
+
+
+def test_a_wrong_number_of_weights_is_refused() -> None:
+    with pytest.raises(ConfigError, match="confidence_weights must be 6"):
+        Config(confidence_weights=(1.0,))
