@@ -1,8 +1,10 @@
-"""Writes the README's table and picture from ``benchmarks/results/engine-*.json``.
+"""Writes tables of figures into the documents, and the README's picture, from stored results.
 
-Each file is one run of ``bench_engine.py``; of a case that stands in several, the last run counts.
+Of ``engine-*.json`` each file is one run of ``bench_engine.py``; of a case that stands in several,
+the last run counts. ``retrieval.json`` is a list of runs of ``bench_retrieval.py`` and of
+``specrag eval-retrieval``; of each corpus the last run counts.
 
-``python benchmarks/table.py`` renews both; ``--check`` fails when the table is not what the stored
+``python benchmarks/table.py`` renews all; ``--check`` fails when a table is not what the stored
 results give.
 """
 
@@ -17,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "engine.png"
-BEGIN, END = "<!-- engine table -->", "<!-- end of engine table -->"
+INDEXING = ROOT / "docs" / "indexing.md"
 COMMAND = "pytest benchmarks/bench_engine.py --benchmark-json=benchmarks/results/engine-N.json"
 
 
@@ -58,7 +60,7 @@ def rows(results: dict[str, Any]) -> list[tuple[str, str, float, float]]:
     ]
 
 
-def table(results: dict[str, Any]) -> str:
+def engine_table(results: dict[str, Any]) -> str:
     """Return the Markdown between the marks."""
     by_name = cases(results)
     info = results["machine_info"]["cpu"].get("brand_raw", "unknown CPU")
@@ -99,16 +101,47 @@ def draw(results: dict[str, Any]) -> None:
     figure.savefig(PICTURE, dpi=120)
 
 
+def retrieval_table() -> str:
+    """Return the Markdown of how well passages are found."""
+    lines = [
+        "| questions | corpus | measure | words | embeddings | both |",
+        "|---|---|---|---|---|---|",
+    ]
+    runs = json.loads((RESULTS / "retrieval.json").read_text())
+    last: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        if run["benchmark"] == "quality" and "embedding was not finished" not in run["corpus"]:
+            last[run["questions"]] = run
+    for questions, run in last.items():
+        by_name = {r["ranking"]: r for r in run["results"]}
+        for key, name in (("ndcg_10", "nDCG@10"), ("recall_10", "recall@10")):
+            if key in by_name["words"]:
+                found = [f"{by_name[r][key]:.3f}" for r in ("words", "dense", "hybrid")]
+                lines.append(f"| {questions} | {run['corpus']} | {name} | {' | '.join(found)} |")
+    return "\n".join(lines)
+
+
+def renewed(path: Path, name: str, table: str) -> str:
+    """Return the document with the table between the marks of that name."""
+    begin, end = f"<!-- {name} table -->", f"<!-- end of {name} table -->"
+    head, rest = path.read_text().split(begin)
+    _, tail = rest.split(end)
+    return f"{head}{begin}\n{table}\n{end}{tail}"
+
+
 def main() -> int:
-    """Renew the table and the picture, or check the table."""
+    """Renew the tables and the picture, or check the tables."""
     results = read_results()
-    text = README.read_text()
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    fresh = f"{head}{BEGIN}\n{table(results)}\n{END}{tail}"
+    fresh = {
+        README: renewed(README, "engine", engine_table(results)),
+        INDEXING: renewed(INDEXING, "retrieval", retrieval_table()),
+    }
     if "--check" in sys.argv:
-        return 0 if fresh == text else 1
-    README.write_text(fresh)
+        stale = [path.name for path, text in fresh.items() if text != path.read_text()]
+        print(*(f"{name} is not what the stored results give" for name in stale), sep="\n")
+        return 1 if stale else 0
+    for path, text in fresh.items():
+        path.write_text(text)
     draw(results)
     return 0
 
