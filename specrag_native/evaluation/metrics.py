@@ -11,6 +11,7 @@ match and F1 of choices and claims equal that accuracy.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections import Counter
@@ -52,6 +53,7 @@ class Grade:
 WRONG = Grade(0.0, 0.0, 0.0, 0.0)
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def normalise(text: str) -> str:
     """Return text in lower case without punctuation, articles and repeated white space."""
     folded = unicodedata.normalize("NFKC", text).lower()

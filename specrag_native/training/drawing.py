@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from specrag_native.evaluation.datasets import Example
 from specrag_native.training.examples import UNKNOWN_ANSWER, UNKNOWN_RATIONALE, DraftExample
@@ -34,15 +34,11 @@ class DrawOptions:
     """
 
     unknown: float = 0.25
-    sizes: Mapping[int, float] = None  # type: ignore[assignment]
+    sizes: Mapping[int, float] = field(default_factory=lambda: {1: 0.15, 2: 0.7, 3: 0.15})
     per_subset: int = 10
     similar: float = 0.4
     order: bool = True
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.sizes is None:
-            object.__setattr__(self, "sizes", {1: 0.15, 2: 0.7, 3: 0.15})
 
 
 @dataclass(slots=True)
