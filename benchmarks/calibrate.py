@@ -28,7 +28,9 @@ from specrag_native.evaluation.summary import ece
 from specrag_native.types import Draft, LogprobSpan, Scores, Subset, Verdict
 
 FOLDS = 10
-STRENGTH = 1.0
+LEAST = 10
+"""Fewest answers that a threshold may rest on."""
+STRENGTH = 0.1
 """Inverse of the regularisation, on standardised features."""
 
 
@@ -89,11 +91,15 @@ def predict(weights: Sequence[float], x: Any) -> Any:
 
 
 def threshold(predicted: Any, right: Any, wanted: float) -> float:
-    """Return the lowest confidence from which on ``wanted`` of the answers are right; 1 if none."""
+    """Return the lowest confidence from which on ``wanted`` of the answers are right.
+
+    1, which means always to repair, where fewer than :data:`LEAST` answers are above any such one.
+    """
     order = np.argsort(-predicted)
     shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     good = np.nonzero(shares >= wanted)[0]
-    return math.ceil(100 * float(predicted[order][good[-1]])) / 100 if len(good) else 1.0
+    good = good[good + 1 >= LEAST]
+    return math.floor(100 * float(predicted[order][good[-1]])) / 100 if len(good) else 1.0
 
 
 def main() -> None:
