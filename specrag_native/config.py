@@ -79,8 +79,8 @@ class Config:
     passages of the most promising draft and the best hit. ``all``: if those do not hold the answer,
     it reads the others too. ``off``: nothing."""
     repair_below: float = 0.9
-    """Confidence under which ``repair`` begins. High, because the untuned default drafter invents
-    and the verifier, which sees no passage, believes most of it."""
+    """Confidence under which ``repair`` begins. High, because a drafter that was not trained to
+    draft invents, and the verifier, which sees no passage, believes most of it."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
