@@ -186,7 +186,8 @@ def main() -> int:
     }
     if "--check" in sys.argv:
         stale = [path.name for path, text in fresh.items() if text != path.read_text()]
-        print(*(f"{name} is not what the stored results give" for name in stale), sep="\n")
+        for name in stale:
+            print(f"{name} is not what the stored results give")
         return 1 if stale else 0
     for path, text in fresh.items():
         path.write_text(text)
