@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from specrag_native import subsets
 from specrag_native.calibration import settings_for
@@ -43,6 +44,7 @@ class SpeculativeRAG(Pipeline):
         index_dir: Path | str | None = None,
         *,
         config: Config | None = None,
+        settings: Mapping[str, Any] | None = None,
         drafter: str | None = None,
         verifier: str | None = None,
         embedder: str | None = None,
@@ -56,6 +58,7 @@ class SpeculativeRAG(Pipeline):
             index_dir: folder of the index; by default ``$SPECRAG_INDEX``, else ``.specrag``.
             config: settings of the method; by default those that were fitted for the two models,
                 where there are some.
+            settings: some settings by name, over those of ``config`` or of the two models.
             drafter: a name of the catalogue, a ``.gguf`` file or ``user/repo:QUANT``; by default
                 the catalogue's.
             verifier: as ``drafter``.
@@ -77,6 +80,7 @@ class SpeculativeRAG(Pipeline):
         )
         if config is None:
             config = Config.from_mapping(settings_for(paths.drafter, paths.verifier))
+        config = config.replace(**(settings or {}))
         engines = Engines(paths, threads=threads, n_gpu_layers=n_gpu_layers)
         if method in ("speculative", "drafter"):
             engines.preload("drafter")

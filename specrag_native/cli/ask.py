@@ -8,12 +8,11 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from specrag_native.cli.index_options import add_embedder_options, add_index_option, index_dir
 
 if TYPE_CHECKING:
-    from specrag_native.config import Config
     from specrag_native.events import Event
     from specrag_native.types import Answer, Question, Verdict
 
@@ -72,14 +71,14 @@ def run(args: argparse.Namespace) -> int:
     question = _question(args)
     if not question.text.strip():  # before models are loaded
         raise QuestionError("the question is empty: ask something")
-    config = _config(args)
+    settings = _settings(args)
     budget = parse_seconds(args.budget) if args.budget is not None else None
     with contextlib.ExitStack() as stack:
         status = stack.enter_context(_Status(shown=sys.stderr.isatty() and not args.json))
         rag = stack.enter_context(
             SpeculativeRAG.open(
                 index_dir(args),
-                config=config,
+                settings=settings,
                 drafter=args.drafter,
                 verifier=args.verifier,
                 embedder=args.embedder,
@@ -110,9 +109,7 @@ def _question(args: argparse.Namespace) -> Question:
     return Question(args.question, "claim" if args.claim else "qa")
 
 
-def _config(args: argparse.Namespace) -> Config:
-    from specrag_native import catalog
-    from specrag_native.calibration import settings_for
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
     from specrag_native.config import Config
 
     given = {
@@ -122,10 +119,8 @@ def _config(args: argparse.Namespace) -> Config:
         "seed": args.seed,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
-    Config.from_mapping(chosen)  # a wrong option is told before a missing model
-    drafter = catalog.resolve(args.drafter or catalog.default("drafter"), role="drafter")
-    verifier = catalog.resolve(args.verifier or catalog.default("verifier"), role="verifier")
-    return Config.from_mapping({**settings_for(drafter.path, verifier.path), **chosen})
+    Config.from_mapping(chosen)  # a wrong option is told before anything is opened
+    return chosen
 
 
 class _Status:
