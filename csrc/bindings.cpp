@@ -163,8 +163,7 @@ void bind_values(py::module_& m) {
 void bind_model(py::module_& m) {
     py::class_<Model, std::shared_ptr<Model>>(m, "Model")
         .def(py::init([](const std::string& path, std::int32_t n_gpu_layers, std::int32_t main_gpu,
-                         bool use_mmap, const std::string& adapter,
-                         const MaybeCancelFlag& cancel) {
+                         bool use_mmap, const std::string& adapter, const MaybeCancelFlag& cancel) {
                  const ModelOptions options{n_gpu_layers, main_gpu, use_mmap, adapter};
                  const py::gil_scoped_release release;
                  return std::make_shared<Model>(path, options,
