@@ -164,8 +164,10 @@ def _mark(entry: Entry, here: Sequence[Entry], others: Sequence[Entry]) -> str:
     if len({_drafter(e) for e in others}) > 1:
         marks.append(Path(_drafter(entry)).stem)
     for name, value in entry.header.config.items():
-        if any(e.header.config.get(name) != value for e in others):
-            marks.append(f"{name}={value}")
+        # A setting that a run does not state is one its method does not read, or did not have yet.
+        if any(e.header.config.get(name, value) != value for e in others):
+            shown = ("fitted" if value else "none") if isinstance(value, (list, tuple)) else value
+            marks.append(f"{name}={shown}")
     alike = [e for e in here if _drafter(e) == _drafter(entry)]
     if sum(e.header.config == entry.header.config for e in alike) > 1:
         marks.append(entry.header.config_hash[:6])
