@@ -19,8 +19,7 @@ VERIFIER_RATIO = 10.0
 """Seconds per token of an unknown verifier, in those of the drafter."""
 DRAFT_SHARE = 0.6
 """Share of the time left that drafting may take; the rest is for choosing."""
-CHARS_PER_TOKEN = 4.0
-"""About how long a token is, for estimates only."""
+_CHARS_PER_TOKEN = 4.0
 
 
 @dataclass(slots=True)
@@ -102,6 +101,11 @@ class Budget:
     def leave_out(self, what: str) -> None:
         """Note what is not done."""
         self.left_out.append(what)
+
+
+def tokens_in(*texts: str) -> float:
+    """Return about how many tokens texts are; for estimates only."""
+    return sum(map(len, texts)) / _CHARS_PER_TOKEN
 
 
 def parse_seconds(text: str) -> float:

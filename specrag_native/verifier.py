@@ -57,13 +57,16 @@ class Verifier:
         scored: dict[tuple[str, str], tuple[Score, Score]] = {}
         usage = Usage()
         rounds = [known] if self._config.verify == "always" else self._candidates(known)
-        for candidates in rounds:
-            least = max((self._total(d, s) for d, s in self._of(known, scored)), default=-math.inf)
-            wanted = (
-                candidates
-                if self._config.verify == "always"
-                else [d for d in candidates if self._bound(d) > least]
+        for candidates in rounds:  # before the first, nothing is known and nothing ruled out
+            least = max(
+                (
+                    self._verdict(d, score).scores.total
+                    for d in known
+                    if (score := scored.get((d.answer, d.rationale))) is not None
+                ),
+                default=-math.inf,
             )
+            wanted = [d for d in candidates if self._bound(d) > least]
             usage += self._score(question, wanted, scored, cancel)
         return [self._verdict(d, scored.get((d.answer, d.rationale))) for d in drafts], usage
 
@@ -90,14 +93,6 @@ class Verifier:
         """Return the largest total a draft can reach: both of the verifier's terms at most 0."""
         own = draft_score(draft, self._config.normalisation)
         return own if self._config.use_draft_score else 0.0
-
-    def _of(
-        self, known: Sequence[Draft], scored: dict[tuple[str, str], tuple[Score, Score]]
-    ) -> list[tuple[Draft, tuple[Score, Score]]]:
-        return [(d, s) for d in known if (s := scored.get((d.answer, d.rationale))) is not None]
-
-    def _total(self, draft: Draft, score: tuple[Score, Score]) -> float:
-        return self._verdict(draft, score).scores.total
 
     def _score(
         self,

@@ -27,12 +27,12 @@ from specrag_native.training.encoding import IGNORED, encode, encode_group  # no
 from specrag_native.training.export import export, file_order, read_heads  # noqa: E402
 from specrag_native.training.fit import (  # noqa: E402
     Fit,
-    FitOptions,
     checkpoints,
     plan,
     rate_at,
     read_losses,
 )
+from specrag_native.training.fit_options import FitOptions  # noqa: E402
 from specrag_native.training.loss import group_logits  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from specrag_native.engine import NativeEngine
     from specrag_native.training.base import Base
     from specrag_native.training.data import Source
-    from specrag_native.training.fit import FitOptions, Step
+    from specrag_native.training.fit import Step
+    from specrag_native.training.fit_options import FitOptions
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -178,7 +179,7 @@ def _add_fit(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="a name of `specrag models`, a .gguf file, or a folder in Hugging Face's layout "
         "(default: the default drafter's base)",
     )
-    from specrag_native.training.fit import FitOptions
+    from specrag_native.training.fit_options import FitOptions
 
     for field in dataclasses.fields(FitOptions):
         default: Any = field.default
@@ -197,7 +198,8 @@ def run_fit(args: argparse.Namespace) -> int:
     from specrag_native.training.base import require_extra
     from specrag_native.training.curve import plot
     from specrag_native.training.examples import read_examples
-    from specrag_native.training.fit import Fit, FitOptions
+    from specrag_native.training.fit import Fit
+    from specrag_native.training.fit_options import FitOptions
 
     options: FitOptions = FitOptions(
         **{f.name: getattr(args, f.name) for f in dataclasses.fields(FitOptions)}

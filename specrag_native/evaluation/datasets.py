@@ -168,7 +168,7 @@ def _example(dataset: str, line: str) -> Example:
     choices = _choices(row.get("choices"), needed=_TASKS[task] == "choice")
     if choices and answers[0] not in choices:
         raise ValueError(f"the first answer must be one of {', '.join(choices)}")
-    passages = [(_passage(p), p.get("relevant")) for p in _list(row.get("passages"))]
+    passages = [(read_passage(p), p.get("relevant")) for p in _list(row.get("passages"))]
     return Example(
         id=_text(row, "id"),
         dataset=dataset,
@@ -210,7 +210,8 @@ def _choices(value: object, *, needed: bool) -> dict[str, str] | None:
     return dict(value)
 
 
-def _passage(value: object) -> Passage:
+def read_passage(value: object) -> Passage:
+    """Return the passage of a row; raise ValueError when it has no text or is no object."""
     if not isinstance(value, dict):
         raise ValueError(f"a passage must be an object, got {type(value).__name__}")
     text = _text(value, "text")

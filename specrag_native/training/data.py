@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from specrag_native.evaluation.datasets import Example, read_dataset, read_lines
+from specrag_native.evaluation.datasets import Example, read_dataset, read_lines, read_passage
 from specrag_native.evaluation.metrics import normalise
 from specrag_native.protocol import Engine
 from specrag_native.training.drawing import Drawing, DrawOptions
@@ -25,7 +25,6 @@ from specrag_native.training.examples import (
     TrainingDataError,
     dump,
     load,
-    passage_id,
     write_examples,
 )
 from specrag_native.training.writing import write_questions
@@ -167,7 +166,7 @@ def _split(
     """Return the rows to train on and those held back, no article in both; whole articles first."""
     articles: dict[str, list[Example]] = {}
     for row in rows:
-        first = next((p for p in row.passages if p.id in row.relevant), row.passages[0])
+        first = _first(row)
         articles.setdefault(first.title or first.id, []).append(row)
     names = sorted(articles, key=lambda name: _hash(f"{options.draw.seed} {name}"))
     kept: list[Example] = []
@@ -183,12 +182,16 @@ def _split(
     return kept, held
 
 
+def _first(row: Example) -> Passage:
+    """Return the first relevant passage, or the first where none is marked."""
+    return next((p for p in row.passages if p.id in row.relevant), row.passages[0])
+
+
 def _sample(rows: list[Example], limit: int, rng: random.Random) -> list[Example]:
     """Draw whole first passages, so that the questions of one passage stay together."""
     by_passage: dict[str, list[Example]] = {}
     for row in rows:
-        first = next((p for p in row.passages if p.id in row.relevant), row.passages[0])
-        by_passage.setdefault(first.id, []).append(row)
+        by_passage.setdefault(_first(row).id, []).append(row)
     names = list(by_passage)
     rng.shuffle(names)
     drawn = itertools.chain.from_iterable(by_passage[name] for name in names)
@@ -212,14 +215,9 @@ def read_passages(path: Path) -> Iterator[Passage]:
     """Yield the passages of a corpus: JSON lines with ``title`` and ``text``."""
     for number, line in read_lines(path):
         try:
-            row = json.loads(line)
+            yield read_passage(json.loads(line))
         except ValueError as error:
-            raise TrainingDataError(f"{path}, line {number}: not JSON ({error})") from None
-        if not isinstance(row, dict) or not str(row.get("text") or "").strip():
-            raise TrainingDataError(f"{path}, line {number}: expected an object with a text")
-        title, text = str(row.get("title") or ""), str(row["text"])
-        name = str(row.get("id") or passage_id(title, text))
-        yield Passage(name, name, title, text, end=len(text))
+            raise TrainingDataError(f"{path}, line {number}: {error}") from None
 
 
 def _by_subset(examples: Iterable[DraftExample]) -> list[list[DraftExample]]:

@@ -30,14 +30,13 @@ class DrawOptions:
     ``unknown``: share of examples whose subset holds no answer. ``sizes``: weight of each number
     of passages per subset, as at answering time. ``per_subset``: most questions of one subset.
     ``similar``: share of distractors that are close to the question, as retrieval finds them; the
-    others come from the same article where there is one. ``order``: whether passages are shuffled.
+    others come from the same article where there is one.
     """
 
     unknown: float = 0.25
     sizes: Mapping[int, float] = field(default_factory=lambda: {1: 0.15, 2: 0.7, 3: 0.15})
     per_subset: int = 10
     similar: float = 0.4
-    order: bool = True
     seed: int = 0
 
 
@@ -102,19 +101,19 @@ class Drawing:
             rows = [row for row in self._groups[key] if row.id not in used]
             if rows:
                 rng = random.Random(f"{self._options.seed} {key}")
-                for group in self._subsets(rows, used, rng):
-                    used.update(e.id for e in group)
-                    yield from group
+                group = self._subset(rows, used, rng)
+                used.update(e.id for e in group)
+                yield from group
 
-    def _subsets(
+    def _subset(
         self, rows: list[Example], used: set[str], rng: random.Random
-    ) -> Iterator[list[DraftExample]]:
+    ) -> list[DraftExample]:
+        """Return what is asked of one subset: ``rows``, rows about its distractors, strangers."""
         gold = self._gold[rows[0].id]
         sizes = self._options.sizes
         k = max(len(gold), rng.choices(list(sizes), weights=list(sizes.values()))[0])
         passages, others = self._fill(rows, gold, k, rng)
-        if self._options.order:
-            rng.shuffle(passages)
+        rng.shuffle(passages)
         ids = {p.id for p in passages}
         asked = [*rows]
         for row in others:  # questions about a distractor that is the gold passage of another row
@@ -128,7 +127,7 @@ class Drawing:
         for row in self._strangers(asked, passages, n_unknown, rng):
             group.append(_unknown(row, passages))
         rng.shuffle(group)
-        yield group
+        return group
 
     def _n_unknown(self, n: int, rng: random.Random) -> int:
         share = self._options.unknown

@@ -34,14 +34,13 @@ class Tokeniser(Protocol):
 class Branch:
     """What follows the evidence for one example: tokens, and labels of the same length.
 
-    ``labels[i]`` is the token itself where the drafter writes it, else :data:`IGNORED`. ``answer``
-    is the index of the first token of the answer, ``start`` of the first written one.
+    ``labels[i]`` is the token itself where the drafter writes it, else :data:`IGNORED`. ``start``
+    is the index of the first written token.
     """
 
     tokens: tuple[int, ...]
     labels: tuple[int, ...]
     start: int
-    answer: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +98,7 @@ def _branch(
         *answer,
         end_of_turn,
     ]
-    start = len(asked)
-    return Branch(tuple(tokens), tuple(labels), start, start + len(rationale) + len(between))
+    return Branch(tuple(tokens), tuple(labels), len(asked))
 
 
 def _inside(tokeniser: Tokeniser, *segments: Segment) -> list[int]:

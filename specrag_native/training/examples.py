@@ -5,7 +5,6 @@ Law: an example holds text only; prompts and tokens are made of it when a model 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from specrag_native.errors import UserError
+from specrag_native.evaluation.datasets import read_passage
 from specrag_native.types import Passage, Question
 
 UNKNOWN_RATIONALE = "none"
@@ -48,11 +48,6 @@ class DraftExample:
         return "\x1f".join(p.id for p in self.passages)
 
 
-def passage_id(title: str, text: str) -> str:
-    """Return an identifier made of a passage's title and text."""
-    return hashlib.blake2b(f"{title}\x1f{text}".encode(), digest_size=6).hexdigest()
-
-
 def dump(example: DraftExample) -> str:
     """Return the example as one line of JSON, without the line's end."""
     question = example.question
@@ -82,10 +77,7 @@ def load(line: str) -> DraftExample:
             id=str(row["id"]),
             dataset=str(row["dataset"]),
             question=Question(str(row["question"]), row["task"], row["choices"]),
-            passages=tuple(
-                Passage(p["id"], p["id"], p["title"], p["text"], end=len(p["text"]))
-                for p in row["passages"]
-            ),
+            passages=tuple(map(read_passage, row["passages"])),
             rationale=str(row["rationale"]),
             answer=str(row["answer"]),
             answers=tuple(row["answers"]),
