@@ -32,17 +32,42 @@ def features(verdict: Verdict, verdicts: Sequence[Verdict]) -> Weights | None:
     if verdict.support is None or contained is None:
         return None
     yes = min(max(verdict.support, 1e-9), 1 - 1e-9)
-    drafts = [v.draft for v in verdicts]
+    log_odds = max(-_LIMIT, min(_LIMIT, math.log(yes / (1 - yes))))
+    logprob = max(-_LIMIT, min(0.0, contained.logprob_mean))
+    return _features(verdict.draft, [v.draft for v in verdicts], log_odds, logprob)
+
+
+def _features(draft: Draft, drafts: Sequence[Draft], log_odds: float, contained: float) -> Weights:
+    """Return the features, of which only the two named ones need the verifier."""
     known = [d for d in drafts if not d.unknown]
-    same = sum(answer_key(d.answer) == answer_key(verdict.draft.answer) for d in known)
+    same = sum(answer_key(d.answer) == answer_key(draft.answer) for d in known)
     return (
         1.0,
-        max(-_LIMIT, min(_LIMIT, math.log(yes / (1 - yes)))),
-        max(-_LIMIT, verdict.draft.answer_logprob.logprob_mean),
-        max(-_LIMIT, contained.logprob_mean),
+        log_odds,
+        max(-_LIMIT, draft.answer_logprob.logprob_mean),
+        contained,
         same / max(1, len(known)),
         len(known) / max(1, len(drafts)),
     )
+
+
+def _probability(weights: Weights, found: Weights) -> float:
+    score = sum(w * x for w, x in zip(weights, found, strict=True))
+    return 1 / (1 + math.exp(-max(-50.0, min(50.0, score))))
+
+
+def ceiling(draft: Draft, drafts: Sequence[Draft], weights: Weights) -> float:
+    """Return the largest confidence that verification could give a draft among all drafts.
+
+    Every feature of the verifier is taken at that end of its range which its weight favours;
+    without weights that is certainty.
+    """
+    if not weights:
+        return supported(draft)
+    log_odds = _LIMIT if weights[1] > 0 else -_LIMIT
+    contained = 0.0 if weights[3] > 0 else -_LIMIT
+    best = _features(draft, drafts, log_odds, contained)
+    return _probability(weights, best) * supported(draft)
 
 
 def confidence(verdict: Verdict, verdicts: Sequence[Verdict] = (), weights: Weights = ()) -> float:
@@ -50,17 +75,19 @@ def confidence(verdict: Verdict, verdicts: Sequence[Verdict] = (), weights: Weig
 
     The share of its words that its own passages support, times the calibrated probability that it
     is right; without weights or verification, times the verifier's P(yes) / (P(yes) + P(no)), or
-    the drafter's own mean probability of the answer when it was not verified.
+    the drafter's own mean probability of the answer when it was not verified, which with weights
+    counts for no more than verification could have made of it.
     """
     found = features(verdict, verdicts) if weights else None
     if found is not None:
-        score = sum(w * x for w, x in zip(weights, found, strict=True))
-        believed = 1 / (1 + math.exp(-max(-50.0, min(50.0, score))))
-    elif verdict.support is not None:
-        believed = verdict.support
-    else:
-        believed = math.exp(min(0.0, verdict.draft.answer_logprob.logprob_mean))
-    return believed * supported(verdict.draft)
+        return _probability(weights, found) * supported(verdict.draft)
+    if verdict.support is not None:
+        return verdict.support * supported(verdict.draft)
+    believed = math.exp(min(0.0, verdict.draft.answer_logprob.logprob_mean))
+    trust = believed * supported(verdict.draft)
+    if not weights:
+        return trust
+    return min(trust, ceiling(verdict.draft, [v.draft for v in verdicts], weights))
 
 
 def supported(draft: Draft) -> float:

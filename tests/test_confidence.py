@@ -7,9 +7,11 @@ import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from specrag_native import calibration
-from specrag_native.confidence import FEATURES, confidence, features
+from specrag_native.confidence import FEATURES, ceiling, confidence, features
 from specrag_native.config import Config
 from specrag_native.errors import ConfigError
 from specrag_native.types import Draft, LogprobSpan, Scores, Subset, Verdict
@@ -57,6 +59,32 @@ def test_weights_make_a_probability_that_support_can_only_lower() -> None:
     assert confidence(made_up, [made_up], (50.0, 0, 0, 0, 0, 0)) < 0.05
     alone = verdict("0", yes=None)
     assert confidence(alone, [alone], weights) == pytest.approx(math.exp(-0.2))
+
+
+logprobs = st.floats(-30, 0)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("079"), logprobs, st.booleans()), min_size=1, max_size=5),
+    st.lists(st.floats(-10, 10), min_size=6, max_size=6),
+    st.floats(0, 1),
+    logprobs,
+)
+def test_no_verdict_is_above_the_ceiling(
+    made: list[tuple[str, float, bool]], weights: list[float], yes: float, contained: float
+) -> None:
+    """Whatever the verifier would say, the confidence stays at or below what was promised."""
+    drafts = [
+        Draft(answer, f"Fact number {answer} is here", Subset((passage(0),)), span, span, unknown)
+        for answer, logprob, unknown in made
+        for span in (LogprobSpan(logprob, 1),)
+    ]
+    unread = [Verdict(d, Scores(0.0), False) for d in drafts]
+    chosen = Verdict(drafts[0], Scores(0.0), True, yes, LogprobSpan(contained, 1))
+    most = ceiling(drafts[0], drafts, tuple(weights))
+    assert confidence(chosen, [chosen, *unread[1:]], tuple(weights)) <= most
+    assert confidence(unread[0], unread, tuple(weights)) <= most
+    assert confidence(chosen, [chosen, *unread[1:]]) <= ceiling(drafts[0], drafts, ())
 
 
 def test_settings_are_those_of_exactly_the_two_files(
