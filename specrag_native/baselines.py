@@ -52,7 +52,7 @@ class StandardRAG:
             on_text=on_text,
             cancel=cancel,
         )
-        if cancel is not None and cancel.cancelled:
+        if batch[0].finish_reason == "cancelled":
             raise Cancelled("cancelled while answering")
         completion = batch[0].completions[0]
         return prompts.read_answer(completion.text, question), completion.logprob, batch.usage

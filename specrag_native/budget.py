@@ -3,7 +3,9 @@
 Law: a budget only ever leaves work out; without one nothing here changes an answer.
 
 What fits is told by the pace of earlier calls of the same engine, in seconds per token. Until the
-verifier has run once it is taken to be :data:`VERIFIER_RATIO` times slower than the drafter.
+verifier has run once it is taken to be :data:`VERIFIER_RATIO` times slower than the drafter. These
+are estimates: what began because it seemed to fit, and does not, is stopped by
+:class:`~specrag_native.deadline.Deadline`.
 """
 
 from __future__ import annotations
@@ -93,6 +95,8 @@ class Budget:
         """Return whether computing ``tokens`` fits into the time left."""
         if not self.limited:
             return True
+        if not self.left:
+            return False
         pace = self.pace(role).prefill
         if pace is None:
             pace = VERIFIER_RATIO * (self.pace("drafter").prefill or 0.0)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from specrag_native.errors import ConfigError
+from specrag_native.types import RepairStep
 
 SubsetStrategy = Literal["coverage", "random", "one-cluster", "unclustered"]
 Conditioning = Literal["product", "residual", "plain"]
 Normalisation = Literal["mean", "sum"]
-Repair = Literal["off", "subset", "all"]
 VerifierLayout = Literal["user", "assistant"]
 Verify = Literal["always", "auto"]
 
@@ -74,10 +74,15 @@ class Config:
     the confidence is the verifier's belief."""
     abstain_below: float = 0.2
     """Answers with a confidence below this are withheld: the documents do not say."""
-    repair: Repair = "all"
-    """What happens when no draft reaches ``repair_below``. ``subset``: the verifier reads the
-    passages of the most promising draft and the best hit. ``all``: if those do not hold the answer,
-    it reads the others too. ``off``: nothing."""
+    repair: str = "all"
+    """What is done when no draft reaches ``repair_below``: ``off``, or steps with commas between,
+    one after another until one gives an answer. ``redraft``: the drafter drafts over other subsets,
+    and all drafts are judged again. ``rationales``: the verifier answers from the rationales of the
+    drafts alone. ``subset``: it reads the passages of the most promising draft and the best hit.
+    ``all``: it reads all passages; alone, the word stands for ``subset,all``."""
+    accept_above: float = 0.0
+    """Mean probability per token that an answer of the verifier needs when a later step of
+    ``repair`` could find a better one; 0: the first answer is taken."""
     repair_below: float = 0.9
     """Confidence under which ``repair`` begins. High, because a drafter that was not trained to
     draft invents, and the verifier, which sees no passage, believes most of it."""
@@ -99,7 +104,7 @@ class Config:
                 f"passages_per_draft must be between 1 and top ({self.top}), got {k}: lower it or "
                 "raise top"
             )
-        for name in ("abstain_below", "repair_below", "skip_above"):
+        for name in ("abstain_below", "repair_below", "accept_above", "skip_above"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} must be between 0 and 1, got {value!r}")
@@ -107,7 +112,6 @@ class Config:
             ("subsets", get_args(SubsetStrategy)),
             ("conditioning", get_args(Conditioning)),
             ("normalisation", get_args(Normalisation)),
-            ("repair", get_args(Repair)),
             ("verifier_layout", get_args(VerifierLayout)),
             ("verify", get_args(Verify)),
         ):
@@ -120,6 +124,12 @@ class Config:
             )
         if not (self.use_draft_score or self.use_self_containment or self.use_self_reflection):
             raise ConfigError("at least one of the three scores must be in use, got none")
+        steps = self.repair_steps
+        if len(set(steps)) < len(steps) or not set(steps) <= set(get_args(RepairStep)):
+            raise ConfigError(
+                f"repair must be off, or some of {', '.join(get_args(RepairStep))} with commas "
+                f"between and none twice, got {self.repair!r}"
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Config:
@@ -127,6 +137,14 @@ class Config:
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
+    @property
+    def repair_steps(self) -> tuple[RepairStep, ...]:
+        """The steps of ``repair``, in order; none when it is off."""
+        if self.repair == "off":
+            return ()
+        steps = "subset,all" if self.repair == "all" else str(self.repair)
+        return cast("tuple[RepairStep, ...]", tuple(s.strip() for s in steps.split(",")))
+
             raise ConfigError(
                 f"unknown setting {unknown[0]!r}: expected one of {', '.join(sorted(known))}"
             )

@@ -1,7 +1,8 @@
 """What a streaming answer reports as it grows.
 
-Law: events come in this order: one ``Retrieved``, any number of ``DraftText``, one ``Verified``,
-one ``Answered``.
+Law: events come in this order: one ``Retrieved``; for each round of drafting any number of
+``DraftText`` and one ``Verified``; any number of ``AnswerText``; one ``Answered``. The texts of all
+``AnswerText`` together are the answer: nothing of it is shown before it is certain to stand.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ class Retrieved:
 
 @dataclass(frozen=True, slots=True)
 class DraftText:
-    """A draft grew by ``text``, in its ``rationale`` or its ``answer``."""
+    """A draft grew by ``text``, in its ``rationale`` or its ``answer``.
+
+    ``draft`` counts all drafts that were begun, from 0.
+    """
 
     draft: int
     part: Literal["rationale", "answer"]
@@ -31,9 +35,16 @@ class DraftText:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """All drafts are written and scored."""
+    """The drafts so far are written and scored."""
 
     verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerText:
+    """The answer grew by ``text``: as the verifier writes it, or at once when a draft has won."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,5 +54,5 @@ class Answered:
     answer: Answer
 
 
-Event = Union[Retrieved, DraftText, Verified, Answered]  # noqa: UP007 (used at run time on 3.10)
+Event = Union[Retrieved, DraftText, Verified, AnswerText, Answered]  # noqa: UP007 (3.10, run time)
 OnEvent = Callable[[Event], None]

@@ -1,90 +1,233 @@
-"""What happens when no draft is good enough: the verifier reads passages itself, few before many.
+"""What happens when no draft is good enough: more drafts, or the verifier reads passages itself.
 
-Law: repair never costs more than standard RAG.
+Law: what the verifier has read stays the beginning of what it reads next, so nothing is computed
+twice, and its last word counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-from specrag_native import prompts
+from specrag_native.answer_text import settled
 from specrag_native.baselines import StandardRAG, probability
-from specrag_native.budget import Budget, tokens_in
+from specrag_native.budget import tokens_in
+from specrag_native.citations import cite
 from specrag_native.config import Config
-from specrag_native.protocol import CancelFlag, Engine
-from specrag_native.types import DecidedBy, Hit, Passage, Question, Usage, Verdict
+from specrag_native.prompts import is_unknown
+from specrag_native.protocol import OnText
+from specrag_native.rounds import Rounds
+from specrag_native.run import Cost, Models, Run
+from specrag_native.types import DecidedBy, Hit, Passage, Repair, RepairStep, Verdict
+
+_NAMES = {
+    "rationales": "reading the rationales",
+    "subset": "reading the best passages",
+    "all": "reading all passages",
+}
+"""What an answer calls a step that did not fit into its budget."""
 
 
 @dataclass(frozen=True, slots=True)
-class Repaired:
-    """An answer the verifier read from passages itself; empty when they do not hold one.
+class Evidence:
+    """What a step gives the verifier to read, and the ``passages`` that it comes from."""
 
-    ``finished`` is False when a budget left steps out, so that nothing is known of what they hold.
-    """
+    read: tuple[Passage, ...]
+    passages: tuple[Passage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An answer that the verifier read from passages itself."""
 
     answer: str
     confidence: float
     decided_by: DecidedBy
     passages: tuple[Passage, ...]
-    usage: Usage
-    finished: bool = True
 
 
-def best_evidence(verdicts: Sequence[Verdict]) -> tuple[Passage, ...]:
-    """Return the passages of the most promising draft.
+@dataclass(slots=True)
+class Repaired:
+    """What repair came to.
 
-    Verified drafts come first, by total; then known ones by their own score; then the rest.
+    ``reading``: the verifier's answer; without one, the best draft stands as it did, unless there
+    is ``nothing_there``: the verifier read all it may, and the last word is that it found nothing.
     """
 
-    def promise(v: Verdict) -> tuple[bool, bool, float]:
-        return v.verified, not v.draft.unknown, v.scores.total if v.verified else v.scores.draft
+    steps: list[Repair] = field(default_factory=list)
+    reading: Reading | None = None
+    nothing_there: bool = False
 
-    return max(verdicts, key=promise).draft.subset.passages if verdicts else ()
 
-
-def steps(
-    config: Config, verdicts: Sequence[Verdict], hits: Sequence[Hit]
-) -> list[tuple[DecidedBy, tuple[Passage, ...]]]:
-    """Return what the verifier reads, one step after another until it finds an answer.
-
-    First the passages of the most promising draft with the best hit, then (``repair="all"``) the
-    others behind them, so that the second step computes only what the first did not.
-    """
-    ranked = tuple(h.passage for h in hits)
-    chosen = {p.id for p in (*best_evidence(verdicts), *ranked[:1])}
-    few = tuple(p for p in ranked if p.id in chosen)
-    out: list[tuple[DecidedBy, tuple[Passage, ...]]] = [("repair", few)]
-    if config.repair == "all" and len(few) < len(ranked):
-        out.append(("standard", (*few, *(p for p in ranked if p.id not in chosen))))
+def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired:
+    """Take the steps of ``config.repair`` until one gives an answer or time is up."""
+    out = Repaired()
+    seen: tuple[Passage, ...] = ()
+    whole = True  # nothing was left out of what may be read
+    for i, step in enumerate(config.repair_steps):
+        if step == "redraft":
+            if _redraft(run, rounds, out, reads_next=reads(config, after=i)):
+                out.reading, out.nothing_there = None, False
+                break
+            continue
+        evidence = evidence_of(step, rounds.verdicts, run.hits, seen)
+        if evidence is None:
+            continue
+        tokens = _tokens(evidence.read) - (_tokens(seen) if step != "rationales" else 0.0)
+        if not run.budget.fits("verifier", tokens):
+            run.budget.leave_out(_NAMES[step])
+            whole = False
+            continue
+        last = i + 1 == len(config.repair_steps)
+        reading = _read(run, models, config, step, evidence, out, last=last)
+        if reading is None:  # time is up
+            whole = False
+            continue
+        known = not is_unknown(reading.answer)
+        out.reading, out.nothing_there = (reading if known else None), not known
+        if known and (last or reading.confidence >= config.accept_above):
+            break
+        if step != "rationales":
+            seen = evidence.read
+    out.nothing_there &= whole
+    if out.reading is not None:
+        at = max(i for i, s in enumerate(out.steps) if s.answer and s.step != "redraft")
+        out.steps[at] = dataclasses.replace(out.steps[at], decided=True)
     return out
 
 
-def read_passages(
-    engine: Engine,
-    config: Config,
-    question: Question,
-    verdicts: Sequence[Verdict],
-    hits: Sequence[Hit],
-    *,
-    budget: Budget,
-    cancel: CancelFlag | None = None,
-) -> Repaired:
-    """Let the verifier answer from few passages, and from all when those do not hold the answer.
+def reads(config: Config, *, after: int = -1) -> bool:
+    """Return whether the step after the one at an index lets the verifier read."""
+    following = config.repair_steps[after + 1 :]
+    return bool(following) and following[0] != "redraft"
 
-    The answer is empty when the passages read do not hold one.
+
+# --- Drafting once more --------------------------------------------------------------------------
+
+
+def _redraft(run: Run, rounds: Rounds, out: Repaired, *, reads_next: bool) -> bool:
+    """Draft over other subsets and judge again; return whether a draft is good enough now."""
+    with run.measured() as cost:
+        if not rounds.redraft():
+            return False
+        rounds.verify(reads_next=reads_next)
+    answer = rounds.winner.draft.answer if rounds.winner is not None else ""
+    out.steps.append(_step("redraft", answer, rounds.trust, cost, decided=rounds.confident))
+    return rounds.confident
+
+
+# --- Reading -------------------------------------------------------------------------------------
+
+
+def evidence_of(
+    step: RepairStep, verdicts: Sequence[Verdict], hits: Sequence[Hit], seen: Sequence[Passage]
+) -> Evidence | None:
+    """Return what a step reads, or ``None`` when that is nothing new.
+
+    ``seen`` is what was read before; it comes first.
     """
-    reader = StandardRAG(engine, config, may_abstain=True)
-    usage = Usage()
-    read = 0.0
-    for decided_by, passages in steps(config, verdicts, hits):
-        tokens = tokens_in(*(p.text for p in passages))
-        if not budget.fits("verifier", tokens - read):
-            budget.leave_out("repair" if not read else "reading all passages")
-            return Repaired("", 0.0, "abstain", (), usage, finished=False)
-        read = tokens
-        text, logprob, spent = reader.answer(question, passages, cancel=cancel)
-        usage += spent
-        if not prompts.is_unknown(text):
-            return Repaired(text, probability(logprob), decided_by, passages, usage)
-    return Repaired("", 0.0, "abstain", (), usage)
+    if step == "rationales":
+        found = list(rationales(verdicts))
+        return Evidence(tuple(r for r, _ in found), tuple(p for _, p in found)) if found else None
+    wanted = [h.passage for h in hits]
+    if step == "subset":
+        few = {p.id for p in (*best_evidence(verdicts), *wanted[:1])}
+        wanted = [p for p in wanted if p.id in few]
+    elif not seen:  # as if the few had been read before
+        few = {p.id for p in (*best_evidence(verdicts), *wanted[:1])}
+        wanted.sort(key=lambda p: p.id not in few)
+    ids = {p.id for p in seen}
+    new = [p for p in wanted if p.id not in ids]
+    passages = (*seen, *new)
+    return Evidence(passages, passages) if new else None
+
+
+def best_evidence(verdicts: Sequence[Verdict]) -> tuple[Passage, ...]:
+    """Return the passages of the most promising draft; see :func:`promise`."""
+    return max(verdicts, key=promise).draft.subset.passages if verdicts else ()
+
+
+def promise(verdict: Verdict) -> tuple[bool, bool, float]:
+    """Return the order of verdicts by how likely their passages hold the answer.
+
+    Verified drafts come first, by total; then known ones by their own score; then the rest.
+    """
+    scores = verdict.scores
+    score = scores.total if verdict.verified else scores.draft
+    return verdict.verified, not verdict.draft.unknown, score
+
+
+def rationales(verdicts: Sequence[Verdict]) -> Iterator[tuple[Passage, Passage]]:
+    """Yield the rationales of drafts that have an answer, as short passages, with their passage.
+
+    The most promising comes first. What no passage of a draft supports was made up by the drafter,
+    and is no evidence: it is not among them.
+    """
+    seen = set()
+    for verdict in sorted(verdicts, key=promise, reverse=True):
+        draft = verdict.draft
+        if draft.unknown or draft.rationale in seen:
+            continue
+        seen.add(draft.rationale)
+        cited = cite(draft.rationale, draft.answer, draft.subset.passages).citations
+        for passage in draft.subset.passages:
+            if cited and _holds(passage, cited[0].document, cited[0].start, cited[0].end):
+                yield dataclasses.replace(passage, text=draft.rationale), passage
+                break
+
+
+def _holds(passage: Passage, document: str, start: int, end: int) -> bool:
+    return passage.document == document and passage.start <= start and end <= passage.end
+
+
+def _read(
+    run: Run,
+    models: Models,
+    config: Config,
+    step: RepairStep,
+    evidence: Evidence,
+    out: Repaired,
+    *,
+    last: bool,
+) -> Reading | None:
+    """Let the verifier answer from evidence; ``None`` when time was up before it had."""
+    reader = StandardRAG(models.verifier, config, may_abstain=True)
+    # What could still be dropped is not shown while it is written.
+    certain = not run.budget.limited and (last or config.accept_above == 0.0)
+    reading = None
+    with run.measured() as cost, run.stage("repair"), run.may_be_cut(_NAMES[step]):
+        text, logprob, usage = reader.answer(
+            run.question,
+            evidence.read,
+            on_text=shown(run) if certain else None,
+            cancel=run.flag,
+        )
+        run.add("verifier", usage)
+        decided_by: DecidedBy = "standard" if step == "all" else "repair"
+        reading = Reading(text, probability(logprob), decided_by, evidence.passages)
+    answer = "" if reading is None or is_unknown(reading.answer) else reading.answer
+    out.steps.append(_step(step, answer, reading.confidence if reading else 0.0, cost))
+    return reading
+
+
+def shown(run: Run) -> OnText:
+    """Return what shows an answer as far as it is certain, while the verifier writes it."""
+    written = ""
+
+    def on_text(prompt: int, stage: int, text: str) -> None:
+        nonlocal written
+        written += text
+        run.say(settled(written, run.question))
+
+    return on_text
+
+
+def _step(
+    step: RepairStep, answer: str, confidence: float, cost: Cost, *, decided: bool = False
+) -> Repair:
+    return Repair(step, answer, confidence, decided, cost.seconds, dict(cost.usage))
+
+
+def _tokens(passages: Sequence[Passage]) -> float:
+    return tokens_in(*(p.text for p in passages))

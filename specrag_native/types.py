@@ -21,6 +21,9 @@ Task = Literal["qa", "claim", "choice"]
 DecidedBy = Literal["speculative", "repair", "standard", "drafter", "abstain"]
 """Which step of the method gave the answer."""
 
+RepairStep = Literal["redraft", "rationales", "subset", "all"]
+"""What can be done when no draft is good enough; see ``Config.repair``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Passage:
@@ -176,10 +179,30 @@ class Answer:
 
     ``confidence`` is in 0..1. ``support`` is the share, 0..1, of the rationale's words (of the
     answer's, without a rationale) in sentences that the cited passages support; ``unsupported``
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One step of repair that was taken: what it answered and what it cost.
+
+    ``answer`` is empty when the step found none; ``confidence``, 0..1, is that of the best draft
+    after ``redraft`` and the mean probability per token of what the verifier wrote after the
+    others. ``decided`` tells whether this is the answer that was given. ``usage`` is per model
+    role.
+    """
+
+    step: RepairStep
+    answer: str
+    confidence: float
+    decided: bool
+    seconds: float
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+
+
     names the other sentences. ``timings`` are seconds per stage (``retrieve``, ``cluster``,
-    ``draft``, ``verify``, ``repair``, ``total``); ``usage`` is per model role (``drafter``,
-    ``verifier``); ``models`` names the model file per role; ``left_out`` names what did not
-    fit into the budget.
+    ``draft``, ``verify``, ``repair``, ``cite``), until the first event (``first_event``) and in
+    ``total``; ``usage`` is per model role (``drafter``, ``verifier``); ``models`` names the model
+    file per role; ``repairs`` are the steps of repair taken, in order; ``skipped`` names what could
+    not have changed the answer and was not done; ``left_out`` names what did not fit into the
+    budget.
     """
 
     question: str
@@ -200,6 +223,8 @@ class Answer:
         """Return the answer as plain JSON-ready values (the form ``specrag ask --json`` prints)."""
         return {
             "question": self.question,
+    repairs: tuple[Repair, ...] = ()
+    skipped: tuple[str, ...] = ()
             "answer": self.answer,
             "rationale": self.rationale,
             "confidence": self.confidence,
@@ -235,10 +260,26 @@ class Answer:
                 for v in self.verdicts
             ],
             "timings": dict(self.timings),
-            "tokens": {
-                role: {"prefilled": u.prefilled, "reused": u.reused, "decoded": u.decoded}
-                for role, u in self.usage.items()
-            },
+            "tokens": _tokens(self.usage),
             "models": dict(self.models),
+            "repairs": [
+                {
+                    "step": r.step,
+                    "answer": r.answer,
+                    "confidence": r.confidence,
+                    "decided": r.decided,
+                    "seconds": r.seconds,
+                    "tokens": _tokens(r.usage),
+                }
+                for r in self.repairs
+            ],
             "left_out": list(self.left_out),
         }
+            "skipped": list(self.skipped),
+
+
+def _tokens(usage: Mapping[str, Usage]) -> dict[str, dict[str, int]]:
+    return {
+        role: {"prefilled": u.prefilled, "reused": u.reused, "decoded": u.decoded}
+        for role, u in usage.items()
+    }

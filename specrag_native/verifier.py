@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from specrag_native import prompts
 from specrag_native.config import Config, Normalisation
@@ -37,6 +38,18 @@ def draft_score(draft: Draft, normalisation: Normalisation) -> float:
     )
 
 
+@dataclass(slots=True)
+class Scored:
+    """What the verifier said of the drafts of one question.
+
+    ``texts``: by answer and rationale, the scores of the prompts that end in "Yes" and in "No".
+    ``usage``: what the last call used.
+    """
+
+    texts: dict[tuple[str, str], tuple[Score, Score]] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+
+
 class Verifier:
     """Scores drafts by self-containment and self-reflection."""
 
@@ -45,30 +58,45 @@ class Verifier:
         self._config = config
 
     def verify(
-        self, question: Question, drafts: Sequence[Draft], *, cancel: CancelFlag | None = None
+        self,
+        question: Question,
+        drafts: Sequence[Draft],
+        *,
+        scored: Scored | None = None,
+        one_by_one: bool = False,
+        cancel: CancelFlag | None = None,
     ) -> tuple[list[Verdict], Usage]:
         """Score drafts that are not ``unknown``; the verdicts keep the order of the drafts.
 
         Drafts with the same answer and rationale are scored once. With ``verify="auto"`` drafts
         that cannot change the answer are not scored; see :class:`~specrag_native.config.Config`.
-        Raises ``Cancelled`` when cancelled.
+
+        Args:
+            question: what is asked.
+            drafts: what is judged.
+            scored: what is known of earlier drafts of the question and not scored again; what is
+                scored is added to it at once, so that nothing is lost when the call is cancelled.
+            one_by_one: score one draft after another, the most promising first.
+            cancel: stops the call; ``Cancelled`` is raised then.
         """
+        scored = scored if scored is not None else Scored()
+        scored.usage = Usage()
         known = [d for d in drafts if not d.unknown]
-        scored: dict[tuple[str, str], tuple[Score, Score]] = {}
-        usage = Usage()
-        rounds = [known] if self._config.verify == "always" else self._candidates(known)
-        for candidates in rounds:  # before the first, nothing is known and nothing ruled out
+        always = self._config.verify == "always"
+        rounds = [known] if always else self._candidates(known)
+        if one_by_one:
+            rounds = [[d] for r in rounds for d in sorted(r, key=self._own, reverse=True)]
+        for candidates in rounds:  # before the first, nothing may be known and nothing ruled out
             least = max(
-                (
-                    self._verdict(d, score).scores.total
-                    for d in known
-                    if (score := scored.get((d.answer, d.rationale))) is not None
-                ),
+                (v.scores.total for v in judge(known, scored, self._config) if v.verified),
                 default=-math.inf,
             )
-            wanted = [d for d in candidates if self._bound(d) > least]
-            usage += self._score(question, wanted, scored, cancel)
-        return [self._verdict(d, scored.get((d.answer, d.rationale))) for d in drafts], usage
+            wanted = [d for d in candidates if always or self._bound(d) > least]
+            self._score(question, wanted, scored, cancel)
+        return judge(drafts, scored, self._config), scored.usage
+
+    def _own(self, draft: Draft) -> float:
+        return draft_score(draft, self._config.normalisation)
 
     def _candidates(self, known: Sequence[Draft]) -> list[list[Draft]]:
         """Return the drafts worth scoring: the most promising alone, then one of each other answer.
@@ -83,28 +111,26 @@ class Verifier:
             if math.exp(min(0.0, sure)) >= self._config.skip_above:
                 return []
 
-        def own(draft: Draft) -> float:
-            return draft_score(draft, self._config.normalisation)
-
+        own = self._own
         best_of = sorted((max(same, key=own) for same in by_answer.values()), key=own, reverse=True)
         return [best_of[:1], best_of[1:]] if self._config.use_draft_score else [best_of]
 
     def _bound(self, draft: Draft) -> float:
         """Return the largest total a draft can reach: both of the verifier's terms at most 0."""
-        own = draft_score(draft, self._config.normalisation)
-        return own if self._config.use_draft_score else 0.0
+        return self._own(draft) if self._config.use_draft_score else 0.0
 
     def _score(
         self,
         question: Question,
         drafts: Sequence[Draft],
-        scored: dict[tuple[str, str], tuple[Score, Score]],
+        scored: Scored,
         cancel: CancelFlag | None,
-    ) -> Usage:
+    ) -> None:
         """Score drafts in one forward pass and add what came of it to ``scored``."""
-        texts = list(dict.fromkeys((d.answer, d.rationale) for d in drafts))
+        wanted = dict.fromkeys((d.answer, d.rationale) for d in drafts)
+        texts = [text for text in wanted if text not in scored.texts]
         if not texts:
-            return Usage()
+            return
         pairs: list[Prompt] = []
         for answer, rationale in texts:
             pairs += prompts.verifier_prompts(
@@ -116,38 +142,44 @@ class Verifier:
                 reflection=self._config.reflection,
             )
         batch = self._engine.score(pairs, cancel=cancel)
-        scored.update({text: (batch[2 * i], batch[2 * i + 1]) for i, text in enumerate(texts)})
-        return batch.usage
+        for i, text in enumerate(texts):
+            scored.texts[text] = (batch[2 * i], batch[2 * i + 1])
+        scored.usage += batch.usage
 
-    def _verdict(self, draft: Draft, scored: tuple[Score, Score] | None) -> Verdict:
-        config = self._config
-        own = draft_score(draft, config.normalisation)
-        if draft.unknown or scored is None:
-            return Verdict(draft, Scores(draft=own), verified=False)
-        yes, no = scored
-        *parts, yes_part = yes.segments
-        contained = LogprobSpan(
-            sum(p.logprob.logprob_sum for p in parts), sum(p.logprob.n_tokens for p in parts)
-        )
-        log_yes, log_no = yes_part.logprob.logprob_sum, no.segments[0].logprob.logprob_sum
-        self_containment = span_score(contained, config.normalisation)
-        total = (
-            config.use_draft_score * own
-            + config.use_self_containment * self_containment
-            + config.use_self_reflection * log_yes
-        )
-        return Verdict(
-            draft,
-            Scores(
-                draft=own,
-                self_containment=self_containment,
-                self_reflection=log_yes,
-                total=total,
-            ),
-            verified=True,
-            support=math.exp(log_yes - log_add(log_yes, log_no)),
-            contained=contained,
-        )
+
+def judge(drafts: Sequence[Draft], scored: Scored, config: Config) -> list[Verdict]:
+    """Return the verdicts of drafts by what the verifier has said of their texts so far."""
+    return [_verdict(d, scored.texts.get((d.answer, d.rationale)), config) for d in drafts]
+
+
+def _verdict(draft: Draft, scored: tuple[Score, Score] | None, config: Config) -> Verdict:
+    own = draft_score(draft, config.normalisation)
+    if draft.unknown or scored is None:
+        return Verdict(draft, Scores(draft=own), verified=False)
+    yes, no = scored
+    *parts, yes_part = yes.segments
+    contained = LogprobSpan(
+        sum(p.logprob.logprob_sum for p in parts), sum(p.logprob.n_tokens for p in parts)
+    )
+    log_yes, log_no = yes_part.logprob.logprob_sum, no.segments[0].logprob.logprob_sum
+    self_containment = span_score(contained, config.normalisation)
+    total = (
+        config.use_draft_score * own
+        + config.use_self_containment * self_containment
+        + config.use_self_reflection * log_yes
+    )
+    return Verdict(
+        draft,
+        Scores(
+            draft=own,
+            self_containment=self_containment,
+            self_reflection=log_yes,
+            total=total,
+        ),
+        verified=True,
+        support=math.exp(log_yes - log_add(log_yes, log_no)),
+        contained=contained,
+    )
 
 
 def answer_key(answer: str) -> str:

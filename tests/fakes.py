@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from specrag_native.engine import lay_out_chat
+from specrag_native.errors import Cancelled
 from specrag_native.protocol import (
     Batch,
     CancelFlag,
@@ -94,6 +97,76 @@ class FakeEngine:
                 )
             )
         return Batch(tuple(out), Usage(prefilled=20))
+
+
+class SlowEngine(FakeEngine):
+    """A fake whose every step takes ``step_s``.
+
+    ``steps_per_prompt`` compute a prompt, and in each further one all prompts write a word. It
+    honours ``cancel`` between steps, and counts them in ``steps``."""
+
+    def __init__(
+        self,
+        write: Callable[[str], Sequence[str]] = lambda prompt: ("because", "yes"),
+        logprob: Callable[[str], float] = lambda text: -0.5,
+        *,
+        step_s: float = 0.01,
+        steps_per_prompt: int = 1,
+    ) -> None:
+        super().__init__(write, logprob)
+        self.steps = 0
+        self._step_s = step_s
+        self._per_prompt = steps_per_prompt
+
+    def _step(self, cancel: CancelFlag | None) -> bool:
+        if cancel is not None and cancel.cancelled:
+            return False
+        time.sleep(self._step_s)
+        self.steps += 1
+        return True
+
+    def _prefill(self, prompts: Sequence[Prompt], cancel: CancelFlag | None) -> bool:
+        return all(self._step(cancel) for _ in range(self._per_prompt * len(prompts)))
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        options: GenerateOptions,
+        *,
+        on_text: OnText | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Batch[Generation]:
+        texts = [text_of(p) for p in prompts]
+        self.generated += texts
+        wanted = [
+            [(s, w) for s, text in enumerate(self._write(t)) for w in re.findall(r"\s*\S+", text)]
+            for t in texts
+        ]
+        done: list[list[str]] = [[""] for _ in prompts]
+        running = self._prefill(prompts, cancel)
+        step = 0
+        while running and any(len(w) > step for w in wanted) and (running := self._step(cancel)):
+            for i, words_ in enumerate(wanted):
+                if len(words_) > step:
+                    stage, word = words_[step]
+                    done[i] += [""] * (stage + 1 - len(done[i]))
+                    done[i][stage] += word
+                    if on_text is not None:
+                        on_text(i, stage, word)
+            step += 1
+        out = []
+        for i, stages in enumerate(done):
+            completions = [self._completion(t) for t in stages]
+            if len(wanted[i]) > step or not step:
+                last = completions[-1]
+                completions[-1] = Completion(last.tokens, last.logprobs, last.text, "cancelled")
+            out.append(Generation(tuple(completions)))
+        return Batch(tuple(out), Usage(prefilled=10 * len(prompts), decoded=step))
+
+    def score(self, prompts: Sequence[Prompt], *, cancel: CancelFlag | None = None) -> Batch[Score]:
+        if not self._prefill(prompts, cancel):
+            raise Cancelled("cancelled")
+        return super().score(prompts)
 
 
 class FakeEmbedder:

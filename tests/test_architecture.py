@@ -17,7 +17,10 @@ RANKS = (
     {"types", "errors", "config"},
     {"protocol", "events", "prompts", "budget"},
     {"engine"},
-    {"engines", "subsets", "drafter", "verifier", "baselines", "repair", "confidence", "citations"},
+    {
+        *("engines", "subsets", "drafter", "verifier", "baselines", "confidence", "citations"),
+        *("answer_text", "deadline", "run", "rounds", "repair"),
+    },
     {"pipeline"},
     {"session"},
 )

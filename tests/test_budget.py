@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import pytest
 from test_pipeline import no, pipeline, yes
+from test_repair import knows
 
 from specrag_native.budget import Budget, Pace, parse_seconds
 from specrag_native.cli.main import main
 from specrag_native.config import Config
-from specrag_native.errors import ConfigError
+from specrag_native.errors import Cancelled, ConfigError
+from specrag_native.pipeline import OUT_OF_TIME_TEXT, Pipeline
 from specrag_native.prompts import ABSTAIN_TEXT
 from specrag_native.protocol import Batch
-from specrag_native.types import Usage
-from tests.fakes import FakeEngine, hits
+from specrag_native.types import Answer, Usage
+from tests.fakes import FakeEngine, FakeModels, SlowEngine, hits
 
 
 class Clock:
@@ -86,11 +90,116 @@ def test_repair_that_does_not_fit_is_left_out_and_the_draft_stands() -> None:
     rag._paces["verifier"] = Pace(prefill=5.0)
     answer = rag.answer("How many?", hits=hits(8), budget_s=60.0)
     assert verifier.generated == []
-    assert "repair" in answer.left_out
+    assert answer.left_out == ("reading the best passages", "reading all passages")
     assert answer.answer == "three"
     unknown = FakeEngine(lambda prompt: ("unknown",), no)
     rag, _, _ = pipeline(verifier=unknown)
     assert rag.answer("How many?", hits=hits(8)).answer == ABSTAIN_TEXT
+
+
+# --- The hard stop -------------------------------------------------------------------------------
+
+STEP_S = 0.02
+BUSY_S = 0.15
+"""What a busy machine may add to a bound in seconds."""
+
+
+def write(prompt: str) -> tuple[str, ...]:
+    """Every passage has an answer, that of passage 0 in few words."""
+    if "Reply with the answer only" in prompt:
+        return ("three",)
+    if "Fact number 0 is here." in prompt:
+        return ("Fact number 0 is here.", "three")
+    return ("Fact " * 200, "four")
+
+
+def slow(drafter: SlowEngine, verifier: SlowEngine, **settings: Any) -> Pipeline:
+    rag = Pipeline(FakeModels(drafter, verifier), config=Config.from_mapping(settings))
+    rag._paces["drafter"] = rag._paces["verifier"] = Pace(prefill=1e-9)  # everything seems to fit
+    return rag
+
+
+def quick(write: Any = write) -> SlowEngine:
+    return SlowEngine(write, yes, step_s=0.0)
+
+
+def asked(rag: Pipeline, budget_s: float) -> Answer:
+    answer = rag.answer("How many?", hits=hits(8), budget_s=budget_s)
+    assert answer.timings["total"] <= budget_s + STEP_S + BUSY_S
+    return answer
+
+
+def test_drafting_is_cut_and_finished_drafts_are_used() -> None:
+    verifier = quick()
+    answer = asked(slow(SlowEngine(write, yes, step_s=STEP_S), verifier, repair="off"), 0.5)
+    assert {v.draft.answer for v in answer.verdicts} == {"three"}
+    assert answer.answer == "three" and answer.rationale == "Fact number 0 is here."
+    assert f"{5 - len(answer.verdicts)} of 5 drafts" in answer.left_out
+
+
+def test_verification_is_cut_and_what_was_scored_counts() -> None:
+    verifier = SlowEngine(write, yes, step_s=STEP_S, steps_per_prompt=5)
+    drafter = quick(knows(*range(8)))
+    answer = asked(slow(drafter, verifier, repair="off"), 0.5)
+    assert answer.left_out == ("verification",)
+    assert len(answer.verdicts) == 5
+    assert 0 < sum(v.verified for v in answer.verdicts) < 5
+    assert answer.decided_by == "speculative"
+
+
+def test_repair_is_cut_and_the_best_draft_stands() -> None:
+    def verifier(step_s: float) -> SlowEngine:
+        return SlowEngine(write, no, step_s=step_s, steps_per_prompt=20)
+
+    drafter = quick(lambda p: ("Fact number 0 is here.", "three"))
+    rag = slow(drafter, verifier(STEP_S), repair="all", abstain_below=0.0)
+    answer = asked(rag, 1.0)  # scoring takes 0.8 s, reading as long again
+    assert (answer.answer, answer.decided_by) == ("three", "speculative")
+    assert answer.left_out == ("reading the best passages", "reading all passages")
+    assert [(s.step, s.answer) for s in answer.repairs] == [("subset", "")]
+
+
+def test_an_answer_read_in_part_is_kept_when_the_rest_is_cut() -> None:
+    calls = SlowEngine(lambda p: ("three",), no, step_s=STEP_S, steps_per_prompt=20)
+    drafter = quick(lambda p: ("Nothing.", "unknown"))
+    answer = asked(slow(drafter, calls, repair="all", accept_above=0.9), 0.6)
+    assert (answer.answer, answer.decided_by) == ("three", "repair")
+    assert answer.left_out == ("reading all passages",)
+
+
+@pytest.mark.parametrize("method", ["speculative", "standard", "drafter"])
+def test_when_nothing_was_found_in_time_the_documents_are_not_blamed(method: Any) -> None:
+    slowest = SlowEngine(write, no, step_s=STEP_S, steps_per_prompt=100)
+    rag = slow(slowest, slowest)
+    answer = rag.answer("How many?", hits=hits(8), budget_s=0.2, method=method)
+    assert answer.timings["total"] <= 0.2 + STEP_S + BUSY_S
+    assert (answer.answer, answer.decided_by) == (OUT_OF_TIME_TEXT, "abstain")
+    assert answer.left_out
+
+
+def test_the_caller_still_cancels_under_a_budget() -> None:
+    class Flag:
+        cancelled = False
+
+        def cancel(self) -> None:
+            self.cancelled = True
+
+    flag = Flag()
+    slowest = SlowEngine(write, no, step_s=STEP_S, steps_per_prompt=1000)
+    threading.Timer(0.2, flag.cancel).start()
+    begin = time.perf_counter()
+    with pytest.raises(Cancelled):
+        slow(slowest, slowest).answer("How many?", hits=hits(8), budget_s=60.0, cancel=flag)
+    assert time.perf_counter() - begin < 2.0
+
+
+def test_no_deadline_is_watched_after_the_answer() -> None:
+    rag = slow(quick(), quick())
+    rag.answer("How many?", hits=hits(8), budget_s=60.0)
+    for thread in threading.enumerate():
+        if thread.name == "specrag-deadline":
+            thread.join(timeout=5.0)
+            assert not thread.is_alive()
 
 
 def test_no_budget_changes_nothing() -> None:

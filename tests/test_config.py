@@ -20,6 +20,10 @@ from specrag_native.errors import ConfigError
         ("subsets", "best"),
         ("normalisation", "median"),
         ("repair", "always"),
+        ("repair", "subset,subset"),
+        ("repair", "off,all"),
+        ("repair", None),
+        ("accept_above", 2.0),
         ("abstain_below", 1.5),
         ("reflection", 3),
     ],
@@ -33,6 +37,21 @@ def test_a_setting_out_of_its_range_is_refused_by_name(setting: str, value: obje
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ConfigError, match="n_draft'"):
         Config.from_mapping({"n_draft": 5})
+
+
+@pytest.mark.parametrize(
+    ("repair", "steps"),
+    [
+        ("off", ()),
+        ("subset", ("subset",)),
+        ("all", ("subset", "all")),
+        ("rationales, subset,all", ("rationales", "subset", "all")),
+        ("redraft,all", ("redraft", "all")),
+    ],
+)
+def test_repair_is_a_name_or_its_steps(repair: str, steps: tuple[str, ...]) -> None:
+    assert Config.from_mapping({"repair": repair}).repair_steps == steps
+    assert Config().repair_steps == ("subset", "all")
 
 
 def test_at_least_one_score_must_be_in_use() -> None:

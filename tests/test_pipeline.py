@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specrag_native import prompts
+from specrag_native.answer_text import settled
 from specrag_native.config import Config
 from specrag_native.errors import ContextFullError, QuestionError
-from specrag_native.events import Answered, DraftText, Retrieved, Verified
+from specrag_native.events import Answered, AnswerText, DraftText, Event, Retrieved, Verified
 from specrag_native.pipeline import Pipeline
 from specrag_native.prompts import ABSTAIN_TEXT
 from specrag_native.types import Question
-from tests.fakes import FakeEngine, FakeModels, hits
+from tests.fakes import FakeEngine, FakeModels, SlowEngine, hits
 
 
 def write_by_passage(prompt: str) -> tuple[str, ...]:
@@ -57,6 +63,7 @@ def test_every_stage_is_timed_and_every_token_counted() -> None:
     answer = rag.answer("How many?", hits=hits(8))
     assert {"retrieve", "cluster", "draft", "verify", "cite", "total"} <= set(answer.timings)
     assert answer.timings["total"] >= answer.timings["draft"] >= 0.0
+    assert answer.timings["total"] >= answer.timings["first_event"] >= answer.timings["retrieve"]
     assert answer.usage["drafter"].prefilled == 50
     assert answer.usage["verifier"].prefilled == 20
     assert answer.models == {"drafter": "fake.gguf", "verifier": "fake.gguf"}
@@ -68,7 +75,8 @@ def test_events_come_in_order() -> None:
     answer = rag.answer("How many?", hits=hits(8), on_event=events.append)
     assert isinstance(events[0], Retrieved)
     assert len(events[0].hits) == 8
-    assert isinstance(events[-2], Verified)
+    assert isinstance(events[-3], Verified)
+    assert events[-2] == AnswerText("three")
     assert events[-1] == Answered(answer)
     drafted = [e for e in events if isinstance(e, DraftText)]
     assert {e.draft for e in drafted} == {0, 1, 2, 3, 4}
@@ -126,6 +134,67 @@ def test_a_repair_that_finds_nothing_abstains() -> None:
         assert len(verifier.generated) == calls
 
 
+class Recorder(list[Event]):
+    """Events, in order."""
+
+    @property
+    def answer(self) -> str:
+        return "".join(e.text for e in self if isinstance(e, AnswerText))
+
+
+@pytest.mark.parametrize("method", ["speculative", "standard", "drafter"])
+@pytest.mark.parametrize("n", [0, 3, 8])
+def test_the_pieces_of_the_answer_are_the_answer(method: Any, n: int) -> None:
+    rag, _, _ = pipeline(verifier=SlowEngine(lambda p: (" one two three.",), no, step_s=0.0))
+    events = Recorder()
+    answer = rag.answer("How many?", hits=hits(n), method=method, on_event=events.append)
+    assert events.answer == answer.answer
+
+
+def test_what_the_verifier_writes_is_shown_as_it_is_written() -> None:
+    rag, _, _ = pipeline(verifier=SlowEngine(lambda p: ("the old red door",), no, step_s=0.0))
+    events = Recorder()
+    assert rag.answer("Which?", hits=hits(8), on_event=events.append).answer == "the old red door"
+    pieces = [e.text for e in events if isinstance(e, AnswerText)]
+    assert pieces == ["the old", " red", " door"]  # "the" could have become "the passages do not"
+
+
+def test_a_text_that_is_dropped_is_never_shown() -> None:
+    def write(prompt: str) -> tuple[str]:
+        few = "the passages do not say" if passages_in(prompt) < 8 else "not one but four"
+        return (few,)
+
+    rag, _, _ = pipeline(verifier=SlowEngine(write, no, step_s=0.0))
+    events = Recorder()
+    answer = rag.answer("How many?", hits=hits(8), on_event=events.append)
+    assert (answer.decided_by, answer.answer) == ("standard", "not one but four")
+    assert [e.text for e in events if isinstance(e, AnswerText)] == ["not one", " but", " four"]
+
+
+# What is certain of an answer that is still being written
+
+
+@given(st.text(st.sampled_from("nTtouhekw asrpgdicv/.:'\"*`A\n"), max_size=60), st.integers(0, 60))
+def test_what_is_settled_stands(text: str, at: int) -> None:
+    question = Question("Who?")
+    shown, answer = settled(text[:at], question), prompts.read_answer(text, question)
+    assert answer.startswith(shown)
+    assert not (shown and prompts.is_unknown(answer))
+    assert settled(text, question).startswith(shown)
+
+
+@given(st.from_regex(prompts._UNKNOWN, alphabet=st.characters(codec="ascii")), st.integers(0, 60))
+def test_nothing_is_shown_of_what_says_unknown(text: str, at: int) -> None:
+    assert prompts.is_unknown(prompts.read_answer(text, Question("Who?"))) is False or not settled(
+        text[:at], Question("Who?")
+    )
+
+
+@pytest.mark.parametrize("task", ["claim", "choice"])
+def test_claims_and_choices_are_shown_when_they_are_read(task: Any) -> None:
+    assert settled("That is true", Question("It is.", task, {"A": "this", "B": "that"})) == ""
+
+
 def test_standard_reads_all_passages_and_drafts_nothing() -> None:
     rag, drafter, verifier = pipeline()
     answer = rag.answer("How many?", hits=hits(8), method="standard")
@@ -174,7 +243,7 @@ def test_the_answer_as_json_has_the_promised_fields() -> None:
     data = rag.answer("How many?", hits=hits(8)).to_dict()
     assert {
         *("question", "answer", "rationale", "confidence", "decided_by", "citations", "drafts"),
-        *("timings", "tokens", "models", "support"),
+        *("timings", "tokens", "models", "support", "repairs", "skipped", "left_out"),
     } <= set(data)
     assert set(data["citations"][0]) == {"document", "title", "start", "end", "text", "page"}
     known = next(d for d in data["drafts"] if d["verified"])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from specrag_native.config import Config
+from specrag_native.errors import Cancelled
 from specrag_native.types import Draft, LogprobSpan, Question, Subset
-from specrag_native.verifier import Verifier, best, draft_score, log_add
+from specrag_native.verifier import Scored, Verifier, best, draft_score, judge, log_add
 from tests.fakes import FakeEngine, passage
 
 QUESTION = Question("Which colour is the door?")
@@ -116,6 +118,33 @@ def test_nothing_known_costs_no_verifier_call() -> None:
     assert engine.scored == []
     assert usage.prefilled == 0
     assert best(verdicts) is None
+
+
+def test_what_was_scored_before_is_not_scored_again() -> None:
+    engine, scored = FakeEngine(logprob=logprob), Scored()
+    verifier = Verifier(engine, Config())
+    verifier.verify(QUESTION, [draft("red")], scored=scored)
+    verdicts, usage = verifier.verify(QUESTION, [draft("blue"), draft("red")], scored=scored)
+    assert len(engine.scored) == 4 and usage.prefilled == 20
+    assert all(v.verified for v in verdicts)
+    assert verdicts == Verifier(engine, Config()).verify(QUESTION, [draft("blue"), draft("red")])[0]
+
+
+def test_one_by_one_keeps_what_was_scored_before_it_was_cancelled() -> None:
+    class Cut(FakeEngine):
+        def score(self, prompts: Any, *, cancel: Any = None) -> Any:
+            if len(self.scored) == 4:
+                raise Cancelled("cancelled")
+            return super().score(prompts)
+
+    drafts = [sure("red", "a", 0.5), sure("blue", "b", 0.7), sure("grey", "c", 0.9)]
+    scored = Scored()
+    with pytest.raises(Cancelled):
+        Verifier(Cut(logprob=logprob), Config()).verify(
+            QUESTION, drafts, scored=scored, one_by_one=True
+        )
+    assert [v.verified for v in judge(drafts, scored, Config())] == [False, True, True]
+    assert scored.usage.prefilled == 40
 
 
 @pytest.mark.parametrize("layout", ["user", "assistant"])

@@ -152,8 +152,11 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+_NO_STAGE = ("total", "first_event")
+
+
 def _stages(records: Sequence[Record]) -> dict[str, float]:
-    names = dict.fromkeys(name for r in records for name in r.timings if name != "total")
+    names = dict.fromkeys(name for r in records for name in r.timings if name not in _NO_STAGE)
     return {name: _mean([r.timings.get(name, 0.0) for r in records]) for name in names}
 
 

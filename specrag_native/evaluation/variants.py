@@ -40,6 +40,8 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "no-repair": {"repair": "off"},
     "repair-subset": {"repair": "subset"},
     "repair-all": {"repair": "all"},
+    "repair-redraft": {"repair": "redraft,subset,all"},
+    "repair-rationales": {"repair": "rationales,subset,all"},
 }
 """Ablations that run the models again, by the settings they change."""
 
@@ -201,13 +203,16 @@ def wording(method: str, config: Config) -> str:
         seen.append(prompts.standard_stages(max_answer_tokens=1))
     if drafts:
         seen.append(prompts.drafter_stages(max_rationale_tokens=1, max_answer_tokens=1))
+    may_abstain = method == "speculative"
     for question in (
         Question("Who?"),
         Question("It is.", "claim", {"A": "true", "B": "false"}),
         Question("Which?", "choice", {"A": "this", "B": "that"}),
     ):
         if reads:
-            seen.append(prompts.standard_prompt(layout, question, passages))
+            seen.append(
+                prompts.standard_prompt(layout, question, passages, may_abstain=may_abstain)
+            )
         if drafts:
             seen.append(prompts.drafter_prompt(layout, question, passages))
         if drafts and method != "drafter":

@@ -1,0 +1,236 @@
+"""Rounds of drafting and verification of one question, and what they come to together.
+
+Law: a finished draft is never lost, and no draft is verified that cannot change the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from specrag_native.budget import tokens_in
+from specrag_native.confidence import ceiling, confidence
+from specrag_native.config import Config
+from specrag_native.drafter import Drafter, read_draft
+from specrag_native.errors import Cancelled
+from specrag_native.events import DraftText, Verified
+from specrag_native.protocol import (
+    Batch,
+    CancelFlag,
+    Engine,
+    GenerateOptions,
+    Generation,
+    OnText,
+    Prompt,
+    Score,
+    Segment,
+)
+from specrag_native.run import Models, Run
+from specrag_native.subsets import draw_subsets
+from specrag_native.types import Draft, Question, Subset, Usage, Verdict
+from specrag_native.verifier import Scored, Verifier, best, judge
+
+
+class Rounds:
+    """The drafts of one question, their verdicts, and the best of them.
+
+    ``winner`` is the best verdict, if any draft has an answer, and ``trust`` the confidence in it.
+    """
+
+    def __init__(self, run: Run, models: Models, config: Config) -> None:
+        self.verdicts: list[Verdict] = []
+        self.winner: Verdict | None = None
+        self.trust = 0.0
+        self._run, self._models, self._config = run, models, config
+        self._drafts: list[Draft] = []
+        self._begun = 0
+        self._scored = Scored()
+
+    @property
+    def confident(self) -> bool:
+        """Whether the best draft is good enough to be the answer as it stands."""
+        return self.winner is not None and self.trust >= self._config.repair_below
+
+    # --- Drafting --------------------------------------------------------------------------------
+
+    def draft(self) -> None:
+        """Write drafts from the first subsets."""
+        if not self._run.hits:
+            return
+        with self._run.stage("cluster"):
+            subsets = self._draw(self._config.n_drafts, self._config.seed)
+        self._write(subsets)
+
+    def redraft(self) -> bool:
+        """Write drafts from as many other subsets; return whether there were any new drafts."""
+        config, run = self._config, self._run
+        with run.stage("cluster"):
+            subsets = self._others()[: config.n_drafts]
+        if not subsets:
+            return False
+        if not run.budget.fits("drafter", _tokens(subsets[0])):
+            run.budget.leave_out("redrafting")
+            return False
+        known = len(self._drafts)
+        self._write(subsets)
+        return len(self._drafts) > known
+
+    def _draw(self, m: int, seed: int) -> list[Subset]:
+        config, run = self._config, self._run
+        if run.vector is None:
+            run.vector = self._models.embedder.embed([run.question.text])[0]
+        return draw_subsets(
+            run.hits,
+            run.vector,
+            m=m,
+            k=config.passages_per_draft,
+            strategy=config.subsets,
+            conditioning=config.conditioning,
+            seed=seed,
+        )
+
+    def _others(self) -> list[Subset]:
+        """Return subsets not drafted yet, those first that hold most of what no answer came from.
+
+        They are the ones that would have been drawn next, then those of another clustering.
+        """
+        seen = {frozenset(d.subset.ids) for d in self._drafts}
+        used = {i for d in self._drafts if not d.unknown for i in d.subset.ids}
+        others: dict[frozenset[str], Subset] = {}
+        for seed in (self._config.seed, self._config.seed + 1):
+            for subset in self._draw(len(seen) + 4 * self._config.n_drafts, seed):
+                if (ids := frozenset(subset.ids)) not in seen:
+                    others.setdefault(ids, subset)
+        return sorted(others.values(), key=lambda s: -len(set(s.ids) - used))
+
+    def _write(self, subsets: Sequence[Subset]) -> None:
+        """Draft as many subsets as fit, and keep every draft that is finished."""
+        run, config, engine = self._run, self._config, self._models.drafter
+        tokens = max(_tokens(s) for s in subsets)
+        left, finished = list(subsets), 0
+        with run.stage("draft"):
+            # Under a budget, what fits is known once the drafter has run: one draft, then others.
+            for _ in range(2):
+                if not left or (self._drafts and not run.budget.left):
+                    break
+                n = run.budget.drafts(len(left), tokens=tokens, decoded=config.max_rationale_tokens)
+                now, left = left[:n], left[n:]
+                kept = _Kept(engine)
+                try:
+                    drafts, usage = Drafter(kept if run.budget.limited else engine, config).draft(
+                        run.question, now, on_text=self._show, cancel=run.flag
+                    )
+                except Cancelled:
+                    run.check()
+                    if not run.time_is_up:
+                        raise
+                    drafts, usage = kept.finished(run.question, now)
+                self._begun += len(now)
+                self._drafts += drafts
+                finished += len(drafts)
+                run.add("drafter", usage)
+        run.check()
+        if finished < len(subsets):
+            run.budget.leave_out(f"{len(subsets) - finished} of {len(subsets)} drafts")
+
+    def _show(self, draft: int, stage: int, text: str) -> None:
+        part = DraftText(self._begun + draft, "rationale" if stage == 0 else "answer", text)
+        self._run.emit(part)
+
+    # --- Verification ----------------------------------------------------------------------------
+
+    def verify(self, *, reads_next: bool = False) -> None:
+        """Judge all drafts so far; what the verifier has scored before is not scored again.
+
+        ``reads_next``: the verifier will read passages unless a draft is good enough. Then it need
+        not judge drafts of which none can be (``verify="auto"``).
+        """
+        run = self._run
+        known = [d for d in self._drafts if not d.unknown]
+        texts = {(d.answer, d.rationale) for d in known} - self._scored.texts.keys()
+        tokens = sum(tokens_in(run.question.text, *text) for text in texts)
+        if texts and not (reads_next and self._pointless(known)):
+            if run.budget.fits("verifier", tokens):
+                self._score()
+            else:
+                run.budget.leave_out("verification")
+        self.decide()
+
+    def _score(self) -> None:
+        run, verifier = self._run, Verifier(self._models.verifier, self._config)
+        with run.stage("verify"), run.may_be_cut("verification"):
+            try:
+                verifier.verify(
+                    run.question,
+                    self._drafts,
+                    scored=self._scored,
+                    one_by_one=run.budget.limited,
+                    cancel=run.flag,
+                )
+            finally:
+                run.add("verifier", self._scored.usage)
+
+    def _pointless(self, known: Sequence[Draft]) -> bool:
+        """Return whether no draft can reach ``repair_below``, whatever the verifier says of it."""
+        config = self._config
+        if config.verify != "auto" or not config.confidence_weights:
+            return False
+        most = max(ceiling(d, self._drafts, config.confidence_weights) for d in known)
+        if most >= config.repair_below:
+            return False
+        self._run.skipped.append(
+            f"verification: no draft could reach a confidence of {config.repair_below:.0%}, "
+            f"at most {math.floor(100 * most)}%"
+        )
+        return True
+
+    def decide(self) -> None:
+        """Choose among all drafts by what is known of them so far."""
+        config = self._config
+        self.verdicts = judge(self._drafts, self._scored, config)
+        self.winner = best(self.verdicts)
+        if self.winner is not None:
+            self.trust = confidence(self.winner, self.verdicts, config.confidence_weights)
+        self._run.emit(Verified(tuple(self.verdicts)))
+
+
+class _Kept:
+    """An engine that keeps what its last call wrote, so that a cut call does not lose it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._batch: Batch[Generation] = Batch((), Usage())
+
+    @property
+    def name(self) -> str:
+        return self._engine.name
+
+    def chat(self, messages: Sequence[tuple[str, tuple[Segment, ...]]]) -> Prompt:
+        return self._engine.chat(messages)
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        options: GenerateOptions,
+        *,
+        on_text: OnText | None = None,
+        cancel: CancelFlag | None = None,
+    ) -> Batch[Generation]:
+        self._batch = self._engine.generate(prompts, options, on_text=on_text, cancel=cancel)
+        return self._batch
+
+    def score(self, prompts: Sequence[Prompt], *, cancel: CancelFlag | None = None) -> Batch[Score]:
+        return self._engine.score(prompts, cancel=cancel)
+
+    def finished(self, question: Question, subsets: Sequence[Subset]) -> tuple[list[Draft], Usage]:
+        """Return the drafts that were written to their end, and what the call used."""
+        drafts = [
+            read_draft(question, subset, generation)
+            for subset, generation in zip(subsets, self._batch, strict=False)
+            if generation.finish_reason != "cancelled"
+        ]
+        return drafts, self._batch.usage
+
+
+def _tokens(subset: Subset) -> float:
+    return tokens_in(*(p.text for p in subset.passages))

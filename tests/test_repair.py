@@ -1,0 +1,195 @@
+"""The steps that are taken when no draft is good enough: which, in what order, at what cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_pipeline import no, passages_in, yes
+
+from specrag_native.config import Config
+from specrag_native.events import DraftText, Event, Verified
+from specrag_native.pipeline import Pipeline
+from specrag_native.prompts import ABSTAIN_TEXT
+from specrag_native.types import Answer
+from tests.fakes import FakeEngine, FakeModels, hits
+
+WEIGHTS = (-4.0, 0.7, -1.1, 0.04, 0.3, 1.4)
+"""Confidence weights under which hardly anything is trusted."""
+
+
+def knows(*numbers: int) -> Any:
+    """A drafter that finds answers in some passages only."""
+
+    def write(prompt: str) -> tuple[str, str]:
+        for i in numbers:
+            if f"Fact number {i} is here." in prompt:
+                return f"Fact number {i} is here.", f"answer {i}"
+        return "nothing", "unknown"
+
+    return write
+
+
+def reads(answer: str, *, at_least: int = 0, text: str = "") -> FakeEngine:
+    """A verifier that believes no draft and answers from enough passages, or from those with a
+    text."""
+
+    def write(prompt: str) -> tuple[str]:
+        found = passages_in(prompt) >= at_least and text in prompt
+        return (answer if found else "unknown",)
+
+    return FakeEngine(write, no)
+
+
+def ask(
+    drafter: FakeEngine, verifier: FakeEngine, *, n: int = 8, **settings: Any
+) -> tuple[Answer, list[Event]]:
+    rag = Pipeline(FakeModels(drafter, verifier), config=Config.from_mapping(settings))
+    events: list[Event] = []
+    return rag.answer("How many?", hits=hits(n), on_event=events.append), events
+
+
+def steps(answer: Answer) -> list[tuple[str, str, bool]]:
+    return [(s.step, s.answer, s.decided) for s in answer.repairs]
+
+
+def test_a_confident_draft_needs_no_repair() -> None:
+    answer, _ = ask(FakeEngine(knows(3), yes), FakeEngine(logprob=yes))
+    assert answer.repairs == () and answer.decided_by == "speculative"
+
+
+def test_each_step_is_recorded_with_its_cost() -> None:
+    answer, _ = ask(FakeEngine(knows(3), yes), reads("four", at_least=8))
+    assert steps(answer) == [("subset", "", False), ("all", "four", True)]
+    assert all(s.seconds >= 0 for s in answer.repairs)
+    assert [s.usage["verifier"].prefilled for s in answer.repairs] == [10, 10]
+    assert answer.usage["verifier"].prefilled == 20 + 10 + 10
+    assert answer.repairs[-1].confidence == answer.confidence
+    data = answer.to_dict()["repairs"][0]
+    assert set(data) == {"step", "answer", "confidence", "decided", "seconds", "tokens"}
+    assert data["tokens"] == {"verifier": {"prefilled": 10, "reused": 0, "decoded": 5}}
+
+
+def test_rationales_are_read_with_their_titles_and_nothing_else() -> None:
+    verifier = reads("three")
+    answer, _ = ask(FakeEngine(knows(3, 5), yes), verifier, repair="rationales,all")
+    (prompt,) = verifier.generated
+    assert passages_in(prompt) == 2
+    for i in (3, 5):
+        assert f"Passage: Title {i}\nFact number {i} is here." in prompt
+    assert steps(answer) == [("rationales", "three", True)]
+    assert answer.decided_by == "repair"
+    assert {c.document for c in answer.citations} <= {"doc3.txt", "doc5.txt"}
+
+
+def test_a_rationale_the_drafter_made_up_is_no_evidence() -> None:
+    drafter = FakeEngine(lambda p: ("Elephants invented jazz.", "elephants"), yes)
+    verifier = reads("three")
+    answer, _ = ask(drafter, verifier, repair="rationales,subset")
+    assert not any("lephants" in p for p in verifier.generated)
+    assert steps(answer) == [("subset", "three", True)]
+
+
+def test_what_was_read_stays_the_beginning_of_what_is_read_next() -> None:
+    verifier = reads("unknown")
+    answer, _ = ask(FakeEngine(knows(6), yes), verifier, repair="rationales,subset,redraft,all")
+    assert answer.answer == ABSTAIN_TEXT
+    _, few, everything = verifier.generated
+    assert everything.startswith(few[: few.index("Question:")])
+    assert passages_in(everything) == 8
+    assert [s for s, *_ in steps(answer)] == ["rationales", "subset", "redraft", "all"]
+
+
+def test_a_step_with_nothing_new_to_read_is_not_taken() -> None:
+    verifier = reads("unknown")
+    answer, _ = ask(FakeEngine(knows(), yes), verifier, n=2, repair="rationales,all,subset")
+    assert [s for s, *_ in steps(answer)] == ["all"]
+
+
+def test_redrafting_covers_other_subsets_and_decides_with_all_verdicts() -> None:
+    seen: list[str] = []
+
+    def write(prompt: str) -> tuple[str, str]:
+        seen.append(prompt)
+        return knows(*range(8))(prompt) if len(seen) > 5 else ("nothing", "unknown")
+
+    verifier = FakeEngine(lambda p: ("unknown",), yes)
+    answer, events = ask(FakeEngine(write, yes), verifier, repair="redraft,subset,all")
+    assert answer.decided_by == "speculative"
+    assert steps(answer) == [("redraft", answer.answer, True)]
+    assert verifier.generated == []
+    subsets = [frozenset(v.draft.subset.ids) for v in answer.verdicts]
+    assert len(subsets) == len(set(subsets)) == 10
+    assert set(answer.repairs[0].usage) == {"drafter", "verifier"}
+    assert sum(isinstance(e, Verified) for e in events) == 2
+    assert {e.draft for e in events if isinstance(e, DraftText)} == set(range(10))
+
+
+def test_redrafting_begins_with_passages_no_answer_came_from() -> None:
+    answer, _ = ask(FakeEngine(knows(0, 1), yes), reads("unknown"), repair="redraft", n_drafts=2)
+    first, again = answer.verdicts[:2], answer.verdicts[2:]
+    used = {i for v in first if not v.draft.unknown for i in v.draft.subset.ids}
+    fresh = [len(set(v.draft.subset.ids) - used) for v in again]
+    assert fresh == sorted(fresh, reverse=True)
+    assert not used & set(again[0].draft.subset.ids)
+
+
+def test_redrafting_stops_where_no_other_subset_is_left() -> None:
+    drafter = FakeEngine(knows(), yes)
+    answer, _ = ask(drafter, reads("three"), n=2, repair="redraft,subset")
+    assert len(drafter.generated) == 1
+    assert steps(answer) == [("subset", "three", True)]
+
+
+def test_an_answer_below_accept_above_is_passed_over_for_the_next_step() -> None:
+    verifier = FakeEngine(lambda p: ("few",) if passages_in(p) < 8 else ("many",), no)
+    answer, _ = ask(FakeEngine(knows(3), yes), verifier, accept_above=0.9)
+    assert steps(answer) == [("subset", "few", False), ("all", "many", True)]
+    assert answer.confidence == pytest.approx(0.6065, abs=1e-4)  # the last step's is always taken
+    answer, _ = ask(FakeEngine(knows(3), yes), verifier, accept_above=0.6)
+    assert steps(answer) == [("subset", "few", True)]
+
+
+def test_the_last_word_of_the_verifier_counts() -> None:
+    verifier = FakeEngine(lambda p: ("few",) if passages_in(p) < 8 else ("unknown",), no)
+    answer, _ = ask(FakeEngine(knows(3), yes), verifier, accept_above=0.9)
+    assert steps(answer) == [("subset", "few", False), ("all", "", False)]
+    assert answer.answer == ABSTAIN_TEXT
+
+
+# --- Verification that cannot matter -------------------------------------------------------------
+
+
+def test_drafts_that_cannot_be_good_enough_are_not_verified() -> None:
+    settings = {"verify": "auto", "confidence_weights": WEIGHTS, "repair_below": 0.95}
+    verifier = reads("three", text="Fact number 3 is here.")
+    answer, events = ask(FakeEngine(knows(3), yes), verifier, **settings)
+    assert verifier.scored == [] and answer.left_out == ()
+    assert len(answer.skipped) == 1 and "verification" in answer.skipped[0]
+    assert steps(answer) == [("subset", "three", True)]  # the drafter's own score chose well
+    assert sum(isinstance(e, Verified) for e in events) == 1
+    assert answer.to_dict()["skipped"] == list(answer.skipped)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"verify": "always"},
+        {"confidence_weights": ()},
+        {"repair_below": 0.05},
+        {"repair": "off"},
+        {"repair": "redraft,all"},
+    ],
+)
+def test_otherwise_they_are(change: dict[str, Any]) -> None:
+    settings = {"verify": "auto", "confidence_weights": WEIGHTS, "repair_below": 0.95, **change}
+    verifier = reads("three")
+    answer, _ = ask(FakeEngine(knows(3), yes), verifier, **settings)
+    assert len(verifier.scored) == 2
+    assert answer.skipped == () or "redraft" in settings["repair"]
+
+
+def test_a_draft_that_was_not_verified_is_not_trusted_more_than_it_could_be() -> None:
+    settings = {"verify": "auto", "confidence_weights": WEIGHTS, "repair_below": 0.95}
+    answer, _ = ask(FakeEngine(knows(3), lambda text: -0.001), reads("unknown"), **settings)
+    assert answer.answer == ABSTAIN_TEXT and answer.confidence < 0.95
