@@ -92,20 +92,24 @@ void bind_errors(py::module_& m) {
 
 void bind_values(py::module_& m) {
     py::class_<Segment>(m, "Segment")
-        .def(py::init([](std::string text, bool scored, bool control) {
-                 return Segment{std::move(text), scored, control};
+        .def(py::init([](std::string text, bool scored, bool control, bool standalone) {
+                 return Segment{std::move(text), scored, control, standalone};
              }),
-             "text"_a, py::kw_only(), "scored"_a = false, "control"_a = false)
+             "text"_a, py::kw_only(), "scored"_a = false, "control"_a = false,
+             "standalone"_a = false)
         .def_readonly("text", &Segment::text)
         .def_readonly("scored", &Segment::scored)
-        .def_readonly("control", &Segment::control);
+        .def_readonly("control", &Segment::control)
+        .def_readonly("standalone", &Segment::standalone);
 
     py::class_<Stage>(m, "Stage")
         .def(py::init([](std::int32_t max_tokens, std::int32_t min_tokens,
-                         std::vector<std::string> stop, std::vector<Segment> then) {
-                 return Stage{max_tokens, min_tokens, std::move(stop), std::move(then)};
+                         std::vector<std::string> stop, std::vector<Segment> then,
+                         std::vector<std::string> last) {
+                 return Stage{max_tokens, min_tokens, std::move(stop), std::move(then),
+                              std::move(last)};
              }),
-             py::kw_only(), "max_tokens"_a, "min_tokens"_a, "stop"_a, "then"_a);
+             py::kw_only(), "max_tokens"_a, "min_tokens"_a, "stop"_a, "then"_a, "last"_a);
 
     py::class_<Completion>(m, "Completion")
         .def_readonly("tokens", &Completion::tokens)
@@ -123,6 +127,8 @@ void bind_values(py::module_& m) {
         .def_readonly("prefilled", &Usage::prefilled)
         .def_readonly("reused", &Usage::reused)
         .def_readonly("decoded", &Usage::decoded)
+        .def_readonly("proposed", &Usage::proposed)
+        .def_readonly("accepted", &Usage::accepted)
         .def_readonly("prefill_s", &Usage::prefill_s)
         .def_readonly("decode_s", &Usage::decode_s)
         .def_readonly("total_s", &Usage::total_s);
@@ -147,6 +153,17 @@ void bind_values(py::module_& m) {
         .def_readonly("threads", &EngineFacts::threads)
         .def_readonly("kv_bytes", &EngineFacts::kv_bytes)
         .def_readonly("model_bytes", &EngineFacts::model_bytes);
+
+    py::class_<RunCacheFacts>(m, "RunCacheFacts")
+        .def_readonly("hits", &RunCacheFacts::hits)
+        .def_readonly("misses", &RunCacheFacts::misses)
+        .def_readonly("disk_hits", &RunCacheFacts::disk_hits)
+        .def_readonly("disk_errors", &RunCacheFacts::disk_errors)
+        .def_readonly("host_bytes", &RunCacheFacts::host_bytes)
+        .def_readonly("disk_bytes", &RunCacheFacts::disk_bytes)
+        .def_readonly("restored", &RunCacheFacts::restored)
+        .def_readonly("restore_s", &RunCacheFacts::restore_s)
+        .def_readonly("keep_s", &RunCacheFacts::keep_s);
 
     py::class_<Device>(m, "Device")
         .def_readonly("name", &Device::name)
@@ -186,7 +203,10 @@ void bind_engine(py::module_& m) {
     py::class_<Engine>(m, "Engine")
         .def(py::init([](const std::shared_ptr<Model>& model, std::int32_t n_ctx,
                          std::int32_t n_batch, std::int32_t n_seq_max, std::int32_t n_outputs_max,
-                         std::int32_t threads, const std::string& flash_attention) {
+                         std::int32_t threads, const std::string& flash_attention,
+                         const std::string& kv_type, std::uint64_t cache_host_bytes,
+                         std::uint64_t cache_disk_bytes, const std::string& cache_folder,
+                         const std::string& cache_identity) {
                  EngineOptions options;
                  options.n_ctx = n_ctx;
                  options.n_batch = n_batch;
@@ -194,18 +214,23 @@ void bind_engine(py::module_& m) {
                  options.n_outputs_max = n_outputs_max;
                  options.threads = threads;
                  options.flash_attention = flash_attention;
+                 options.kv_type = kv_type;
+                 RunCacheOptions cache{cache_host_bytes, cache_disk_bytes, cache_folder,
+                                       cache_identity};
                  const py::gil_scoped_release release;
-                 return std::make_unique<Engine>(model, options);
+                 return std::make_unique<Engine>(model, options, std::move(cache));
              }),
              "model"_a, py::kw_only(), "n_ctx"_a, "n_batch"_a, "n_seq_max"_a, "n_outputs_max"_a,
-             "threads"_a, "flash_attention"_a)
+             "threads"_a, "flash_attention"_a, "kv_type"_a = "f16", "cache_host_bytes"_a = 0,
+             "cache_disk_bytes"_a = 0, "cache_folder"_a = "", "cache_identity"_a = "")
         .def_property_readonly("facts", &Engine::facts)
+        .def("run_cache_facts", &Engine::run_cache_facts, py::call_guard<py::gil_scoped_release>())
         .def(
             "generate",
             [](Engine& engine, const std::vector<Prompt>& prompts, std::vector<Stage> stages,
-               float temperature, std::uint64_t seed, const py::object& on_text,
-               const MaybeCancelFlag& cancel) {
-                const GenerateOptions options{std::move(stages), temperature, seed};
+               float temperature, std::uint64_t seed, std::int32_t lookup,
+               const py::object& on_text, const MaybeCancelFlag& cancel) {
+                const GenerateOptions options{std::move(stages), temperature, seed, lookup};
                 const auto flag = cancel.value_or(std::make_shared<CancelFlag>());
                 std::exception_ptr error;
                 const TextCallback callback = make_text_callback(on_text, flag, error);
@@ -219,7 +244,7 @@ void bind_engine(py::module_& m) {
                 for (Generation& g : results) out.push_back(std::move(g.completions));
                 return std::make_pair(std::move(out), usage);
             },
-            "prompts"_a, py::kw_only(), "stages"_a, "temperature"_a, "seed"_a,
+            "prompts"_a, py::kw_only(), "stages"_a, "temperature"_a, "seed"_a, "lookup"_a = 0,
             "on_text"_a = py::none(), "cancel"_a = py::none())
         .def(
             "score",

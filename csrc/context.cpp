@@ -18,12 +18,18 @@ llama_flash_attn_type flash_attention_type(const std::string& name) {
     throw ModelError("flash_attention must be auto, on or off, got " + name);
 }
 
-std::uint64_t kv_bytes_of(const llama_model* model, std::uint64_t cells) {
+ggml_type kv_type_of(const std::string& name) {
+    if (name == "f16") return GGML_TYPE_F16;
+    if (name == "q8_0") return GGML_TYPE_Q8_0;
+    throw ModelError("kv_type must be f16 or q8_0, got " + name);
+}
+
+std::uint64_t kv_bytes_of(const llama_model* model, std::uint64_t cells, ggml_type type) {
     const auto heads = static_cast<std::uint64_t>(std::max(1, llama_model_n_head(model)));
     const auto kv_heads = static_cast<std::uint64_t>(std::max(1, llama_model_n_head_kv(model)));
     const auto width = static_cast<std::uint64_t>(llama_model_n_embd(model)) / heads * kv_heads;
     const auto layers = static_cast<std::uint64_t>(llama_model_n_layer(model));
-    return cells * layers * width * 2 /* K and V */ * 2 /* bytes of f16 */;
+    return cells * layers * 2 /* K and V */ * ggml_row_size(type, static_cast<std::int64_t>(width));
 }
 
 }  // namespace
@@ -42,6 +48,7 @@ Context::Context(const Model& model, const EngineOptions& options) {
     params.n_ubatch = params.n_batch;
     params.n_seq_max = static_cast<std::uint32_t>(options.n_seq_max);
     params.flash_attn_type = flash_attention_type(options.flash_attention);
+    params.type_k = params.type_v = kv_type_of(options.kv_type);
     params.kv_unified = true;
     params.swa_full = true;
     params.no_perf = true;
@@ -81,7 +88,8 @@ Context::Context(const Model& model, const EngineOptions& options) {
     facts_.threads = llama_n_threads(context_.get());
     facts_.model_bytes = model.facts().size_bytes;
     if (!embedding)
-        facts_.kv_bytes = kv_bytes_of(model.raw(), static_cast<std::uint64_t>(facts_.n_ctx));
+        facts_.kv_bytes =
+            kv_bytes_of(model.raw(), static_cast<std::uint64_t>(facts_.n_ctx), params.type_k);
 }
 
 Context::~Context() = default;
@@ -131,8 +139,27 @@ bool Context::forget_from(SequenceId sequence, std::int32_t from) {
     return llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, from, -1);
 }
 
-void Context::share_prefix(SequenceId from, SequenceId to, std::int32_t n) {
-    llama_memory_seq_cp(llama_get_memory(context_.get()), from, to, 0, n);
+void Context::forget_range(SequenceId sequence, std::int32_t begin, std::int32_t end) {
+    if (begin < end) llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, begin, end);
+}
+
+void Context::share(SequenceId from, SequenceId to, std::int32_t begin, std::int32_t end) {
+    if (begin < end) llama_memory_seq_cp(llama_get_memory(context_.get()), from, to, begin, end);
+}
+
+std::vector<std::uint8_t> Context::save(SequenceId sequence) const {
+    std::vector<std::uint8_t> bytes(llama_state_seq_get_size(context_.get(), sequence));
+    bytes.resize(llama_state_seq_get_data(context_.get(), bytes.data(), bytes.size(), sequence));
+    return bytes;
+}
+
+bool Context::restore(SequenceId sequence, const std::vector<std::uint8_t>& bytes) {
+    take_library_error();
+    const std::size_t read =
+        llama_state_seq_set_data(context_.get(), bytes.data(), bytes.size(), sequence);
+    if (read == bytes.size() && read > 0) return true;
+    forget(sequence);
+    return false;
 }
 
 }  // namespace specrag

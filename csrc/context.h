@@ -44,8 +44,15 @@ public:
     void forget(SequenceId sequence);
     // Removes positions >= `from`. False when the memory cannot remove a part of a sequence.
     bool forget_from(SequenceId sequence, std::int32_t from);
-    // Lets `to` own the first `n` positions of `from` as well; nothing is copied.
-    void share_prefix(SequenceId from, SequenceId to, std::int32_t n);
+    // Removes the positions from `begin` up to `end`.
+    void forget_range(SequenceId sequence, std::int32_t begin, std::int32_t end);
+    // Lets `to` own the positions of `from` from `begin` up to `end` as well; nothing is copied.
+    void share(SequenceId from, SequenceId to, std::int32_t begin, std::int32_t end);
+
+    // The cells of a sequence as bytes, and back into an empty sequence. restore() returns false,
+    // and leaves the sequence empty, when the bytes do not fit this context or no cells are free.
+    std::vector<std::uint8_t> save(SequenceId sequence) const;
+    bool restore(SequenceId sequence, const std::vector<std::uint8_t>& bytes);
 
 private:
     struct Deleter {

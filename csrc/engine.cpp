@@ -29,8 +29,17 @@ private:
 
 }  // namespace
 
-Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options)
-    : model_(std::move(model)), context_(*model_, options), prefill_(context_) {}
+Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options,
+               RunCacheOptions cache)
+    : model_(std::move(model)),
+      context_(*model_, options),
+      cache_(std::move(cache)),
+      prefill_(context_, cache_) {}
+
+RunCacheFacts Engine::run_cache_facts() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return cache_.facts;
+}
 
 void Engine::require(bool embedding) const {
     if (model_->facts().is_embedding == embedding) return;

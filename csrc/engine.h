@@ -10,13 +10,14 @@
 #include "context.h"
 #include "model.h"
 #include "prefill.h"
+#include "run_cache.h"
 #include "types.h"
 
 namespace specrag {
 
 class Engine {
 public:
-    Engine(std::shared_ptr<const Model> model, const EngineOptions& options);
+    Engine(std::shared_ptr<const Model> model, const EngineOptions& options, RunCacheOptions cache);
 
     // The three verbs. `usage` is overwritten with the call's own figures.
     std::vector<Generation> generate(const std::vector<Prompt>& prompts,
@@ -29,12 +30,14 @@ public:
 
     const Model& model() const { return *model_; }
     const EngineFacts& facts() const { return context_.facts(); }
+    RunCacheFacts run_cache_facts();
 
 private:
     void require(bool embedding) const;
 
     std::shared_ptr<const Model> model_;
     Context context_;
+    RunCache cache_;
     Prefill prefill_;
     std::mutex mutex_;
 };

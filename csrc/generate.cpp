@@ -1,5 +1,6 @@
 #include "generate.h"
 
+#include <algorithm>
 #include <limits>
 #include <random>
 #include <utility>
@@ -7,7 +8,9 @@
 #include "completion_text.h"
 #include "errors.h"
 #include "logprob.h"
+#include "lookup.h"
 #include "passes.h"
+#include "splice.h"
 
 namespace specrag {
 namespace {
@@ -15,11 +18,14 @@ namespace {
 // One prompt on its way through the stages.
 class Slot {
 public:
-    Slot(std::size_t prompt, SequenceId sequence, std::size_t n_prompt_tokens, const Model& model,
-         const GenerateOptions& options, const TextCallback& on_text, Generation& result)
+    // `position` is the one behind the prompt, `tokens` are the prompt's own.
+    Slot(std::size_t prompt, SequenceId sequence, std::size_t position, std::vector<Token> tokens,
+         const Model& model, const GenerateOptions& options, const TextCallback& on_text,
+         Generation& result)
         : prompt_(prompt),
           sequence_{sequence},
-          position_(static_cast<std::int32_t>(n_prompt_tokens)),
+          position_(static_cast<std::int32_t>(position)),
+          lookup_(std::move(tokens)),
           model_(model),
           options_(options),
           on_text_(on_text),
@@ -33,8 +39,30 @@ public:
     const std::vector<Token>& pending() const { return pending_; }
     std::int32_t position() const { return position_; }
 
+    std::size_t stage_index() const { return stage_; }
+
     // The pending tokens have been computed.
-    void advance() { position_ += static_cast<std::int32_t>(pending_.size()); }
+    void advance() {
+        position_ += static_cast<std::int32_t>(pending_.size());
+        for (const Token token : pending_) lookup_.append(token);
+    }
+
+    // Tokens that may follow the pending ones, to be computed with them.
+    std::vector<Token> guess() const {
+        if (options_.lookup < 1 || options_.temperature > 0.0F || pending_.empty()) return {};
+        const std::size_t written = result_.completions.back().tokens.size();
+        const auto most = static_cast<std::size_t>(stage().max_tokens);
+        if (written + 1 >= most) return {};
+        Lookup ahead = lookup_;
+        for (const Token token : pending_) ahead.append(token);
+        return ahead.propose(
+            std::min(static_cast<std::size_t>(options_.lookup), most - written - 1));
+    }
+
+    // Whether the next token to compute is this one, and nothing else is.
+    bool expects(Token token) const {
+        return active_ && pending_.size() == 1 && pending_.front() == token;
+    }
 
     // Takes the next token from the logits behind the last computed token. `context` is told when
     // computed tokens must be forgotten because a stop string began in them.
@@ -101,6 +129,16 @@ private:
         return {next.token, logprob_of(logits, model_.n_vocab(), next.token)};
     }
 
+    // Whether the stage's text says that none follows.
+    bool is_last() const {
+        const std::string& text = result_.completions.back().text;
+        const auto begin = text.find_first_not_of(" \t\r\n");
+        const auto end = text.find_last_not_of(" \t\r\n.");
+        if (begin == std::string::npos || end == std::string::npos || end < begin) return false;
+        const std::string trimmed = text.substr(begin, end - begin + 1);
+        return std::find(stage().last.begin(), stage().last.end(), trimmed) != stage().last.end();
+    }
+
     void begin_stage() {
         text_ = CompletionText(stage().stop);
         stage_start_ = position_;
@@ -126,7 +164,7 @@ private:
     // forgotten, and the bytes before it inside a cut token are tokenised again.
     void end_stage(FinishReason reason, Context& context) {
         finish_completion(reason);
-        if (stage_ + 1 == options_.stages.size()) {
+        if (stage_ + 1 == options_.stages.size() || is_last()) {
             active_ = false;
             pending_.clear();
             return;
@@ -156,6 +194,7 @@ private:
     std::size_t prompt_;
     std::vector<SequenceId> sequence_;
     std::int32_t position_;  // of the next token to compute
+    Lookup lookup_;          // of the tokens computed
     const Model& model_;
     const GenerateOptions& options_;
     const TextCallback& on_text_;
@@ -176,7 +215,7 @@ std::size_t room_of(const Model& model, const GenerateOptions& options) {
         for (const Segment& segment : stage.then)
             room += model.tokenize_text(segment.text, segment.control).size();
     }
-    return room;
+    return room + static_cast<std::size_t>(std::max(0, options.lookup));
 }
 
 void check(const GenerateOptions& options) {
@@ -193,18 +232,41 @@ void check(const GenerateOptions& options) {
     }
 }
 
+// What a slot added to a batch: where the logits behind its pending tokens stand, and its guesses
+// behind them.
+struct Row {
+    Slot* slot;
+    std::size_t output;
+    std::vector<Token> guess;
+};
+
 // One step of all active slots.
 void step(Context& context, std::vector<Slot>& slots, CallControl& control, Usage& usage) {
     Batch batch;
-    std::vector<std::pair<Slot*, std::size_t>> rows;  // slot and its output's place in the batch
+    std::vector<Row> rows;
     const auto flush = [&] {
         if (batch.size() == 0) return;
         context.decode(batch, control, usage.decode_s);
-        usage.decoded += static_cast<std::int64_t>(batch.size());
-        for (const auto& [slot, row] : rows) {
+        for (const auto& [slot, output, guess] : rows) {
+            usage.decoded += static_cast<std::int64_t>(slot->pending().size());
+            usage.proposed += static_cast<std::int64_t>(guess.size());
             slot->advance();
-            slot->take(context.logits(row), context);
-            if (!slot->active()) context.forget(slot->sequences().front());
+            slot->take(context.logits(output), context);
+            // A guess that is the next token of the same stage has been computed already.
+            const std::size_t stage = slot->stage_index();
+            std::size_t accepted = 0;
+            while (accepted < guess.size() && slot->stage_index() == stage &&
+                   slot->expects(guess[accepted])) {
+                ++accepted;
+                slot->advance();
+                slot->take(context.logits(output + accepted), context);
+            }
+            usage.accepted += static_cast<std::int64_t>(accepted);
+            usage.decoded += static_cast<std::int64_t>(accepted);
+            if (!slot->active())
+                context.forget(slot->sequences().front());
+            else if (accepted < guess.size())
+                context.forget_from(slot->sequences().front(), slot->position());
         }
         batch.clear();
         rows.clear();
@@ -212,13 +274,18 @@ void step(Context& context, std::vector<Slot>& slots, CallControl& control, Usag
     for (Slot& slot : slots) {
         if (!slot.active()) continue;
         const std::vector<Token>& pending = slot.pending();
-        if (batch.size() + pending.size() > context.n_batch() ||
-            batch.n_outputs() == context.n_outputs_max())
+        std::vector<Token> guess = slot.guess();
+        const std::size_t n_outputs = 1 + guess.size();
+        if (n_outputs > context.n_outputs_max()) guess.clear();
+        if (batch.size() + pending.size() + guess.size() > context.n_batch() ||
+            batch.n_outputs() + 1 + guess.size() > context.n_outputs_max())
             flush();
+        std::int32_t position = slot.position();
         for (std::size_t i = 0; i < pending.size(); ++i)
-            batch.add(pending[i], slot.position() + static_cast<std::int32_t>(i), slot.sequences(),
-                      i + 1 == pending.size());
-        rows.emplace_back(&slot, batch.size() - 1);
+            batch.add(pending[i], position++, slot.sequences(), i + 1 == pending.size());
+        const std::size_t output = batch.size() - 1;
+        for (const Token token : guess) batch.add(token, position++, slot.sequences(), true);
+        rows.push_back({&slot, output, std::move(guess)});
     }
     flush();
 }
@@ -230,22 +297,27 @@ std::vector<Generation> generate(const Model& model, Context& context, Prefill& 
                                  const TextCallback& on_text, CallControl& control, Usage& usage) {
     std::vector<Generation> results(prompts.size());
     check(options);
-    std::vector<std::vector<Token>> tokens;
-    tokens.reserve(prompts.size());
+    std::vector<std::vector<Token>> tokens;  // flat
+    std::vector<std::vector<Token>> own;     // in the order of the prompt, for lookup
+    SpliceTable table;
     for (const Prompt& prompt : prompts) {
-        tokens.push_back(model.tokenize(prompt).ids);
-        if (tokens.back().empty()) throw ModelError("an empty prompt cannot be continued");
+        Model::Tokens all = model.tokenize(prompt);
+        if (all.ids.empty()) throw ModelError("an empty prompt cannot be continued");
+        own.push_back(options.lookup > 0 ? all.ids : std::vector<Token>());
+        tokens.push_back(table.flatten(prompt, std::move(all.ids), std::move(all.segment)).tokens);
+        if (is_splice(tokens.back().back()))
+            throw ModelError("a prompt that ends in a standalone segment cannot be continued");
     }
 
     bool cancelled = false;
-    for (const Pass& pass :
-         plan_passes(tokens, room_of(model, options), limits_of(model, context, prefill))) {
+    for (const Pass& pass : plan_passes(tokens, table, room_of(model, options),
+                                        limits_of(model, context, prefill, table))) {
         std::vector<Slot> slots;
         slots.reserve(pass.prompts.size());
         for (std::size_t i = 0; i < pass.prompts.size(); ++i) {
             const std::size_t p = pass.prompts[i];
-            slots.emplace_back(p, static_cast<SequenceId>(i), tokens[p].size(), model, options,
-                               on_text, results[p]);
+            slots.emplace_back(p, static_cast<SequenceId>(i), table.n_positions(tokens[p]),
+                               std::move(own[p]), model, options, on_text, results[p]);
         }
         if (!cancelled) {
             const TreeOrder order(pass.tree);
@@ -258,7 +330,7 @@ std::vector<Generation> generate(const Model& model, Context& context, Prefill& 
             }
             try {
                 prefill.run(
-                    pass.tree, order, wanted, pass.n_prompt_tokens, control,
+                    pass, table, order, wanted, control,
                     [&](std::size_t at, const float* logits) {
                         for (Slot* slot : readers[at]) slot->take(logits, context);
                     },

@@ -1,5 +1,6 @@
 // Computes a tree of prompts, every run once for all prompts that share it, and keeps the prefix
-// that all of them share for the next call.
+// that all of them share for the next call. Standalone runs are computed apart, or taken from the
+// cache, and then belong to every prompt that holds them.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +11,7 @@
 #include "context.h"
 #include "passes.h"
 #include "prompt_tree.h"
+#include "run_cache.h"
 
 namespace specrag {
 
@@ -36,16 +38,15 @@ private:
 
 class Prefill {
 public:
-    explicit Prefill(Context& context);
+    Prefill(Context& context, RunCache& cache);
 
     // Called with an index of the order and its logits, which are valid during the call only.
     using OnLogits = std::function<void(std::size_t, const float*)>;
 
-    // Computes the tree; prompt i of the tree becomes sequence i. `wanted[j]` marks the entries of
-    // the order whose logits are handed to `on_logits`. Adds to `usage`, where `n_prompt_tokens` is
-    // what the prompts would cost one by one.
-    void run(const PromptTree& tree, const TreeOrder& order, const std::vector<char>& wanted,
-             std::size_t n_prompt_tokens, CallControl& control, const OnLogits& on_logits,
+    // Computes the tree of a pass; prompt i of the tree becomes sequence i. `wanted[j]` marks the
+    // entries of the order whose logits are handed to `on_logits`; none may stand for a splice.
+    void run(const Pass& pass, const SpliceTable& table, const TreeOrder& order,
+             const std::vector<char>& wanted, CallControl& control, const OnLogits& on_logits,
              Usage& usage);
 
     // Drops everything but the shared prefix of the last run.
@@ -54,17 +55,24 @@ public:
     // Drops everything; after a call that did not end well.
     void invalidate();
 
-    // Sequences left for prompts; one is kept for the shared prefix.
-    std::size_t max_prompts() const;
+    // Sequences left for prompts: one is kept for the shared prefix, one to compute runs in.
+    std::size_t max_prompts(const SpliceTable& table) const;
 
 private:
     Context& context_;
+    RunCache& cache_;
     std::vector<Token> resident_;  // tokens whose cells the resident sequence owns
     SequenceId resident_sequence() const;
     std::size_t reuse(const PromptTree& tree, const std::vector<char>& wanted);
+    // Makes the runs of a pass part of its prompts; returns how many tokens were computed.
+    std::size_t splice(const Pass& pass, const SpliceTable& table, CallControl& control,
+                       Usage& usage);
+    void compute(const std::vector<std::pair<SequenceId, const SpliceTable::Run*>>& runs,
+                 CallControl& control, Usage& usage);
 };
 
 // What one pass can hold with this model and context.
-PassLimits limits_of(const Model& model, const Context& context, const Prefill& prefill);
+PassLimits limits_of(const Model& model, const Context& context, const Prefill& prefill,
+                     const SpliceTable& table);
 
 }  // namespace specrag

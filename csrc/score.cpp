@@ -3,6 +3,7 @@
 #include "errors.h"
 #include "logprob.h"
 #include "passes.h"
+#include "splice.h"
 
 namespace specrag {
 namespace {
@@ -17,23 +18,25 @@ struct Target {
 };
 
 // Lays out the result of one prompt and lists its targets.
-std::vector<Target> targets_of(std::size_t prompt, const Prompt& segments,
-                               const Model::Tokens& tokens, Score& result) {
+std::vector<Target> targets_of(std::size_t prompt, const Prompt& segments, const FlatPrompt& flat,
+                               Score& result) {
     std::vector<Target> targets;
     std::int32_t current = -2;
-    for (std::size_t i = 0; i < tokens.ids.size(); ++i) {
-        const std::int32_t s = tokens.segment[i];
+    for (std::size_t i = 0; i < flat.tokens.size(); ++i) {
+        const std::int32_t s = flat.segment[i];
         if (s < 0 || !segments[static_cast<std::size_t>(s)].scored) continue;
         if (i == 0)
             throw ModelError("the first token of a prompt cannot be scored: nothing precedes it");
+        if (is_splice(flat.tokens[i - 1]))
+            throw ModelError("a scored segment cannot follow a standalone one at once");
         if (s != current) {
             result.segments.emplace_back();
             current = s;
         }
         SegmentScore& segment = result.segments.back();
         targets.push_back(
-            {prompt, result.segments.size() - 1, segment.tokens.size(), i, tokens.ids[i]});
-        segment.tokens.push_back(tokens.ids[i]);
+            {prompt, result.segments.size() - 1, segment.tokens.size(), i, flat.tokens[i]});
+        segment.tokens.push_back(flat.tokens[i]);
         segment.logprobs.push_back(0.0);
     }
     return targets;
@@ -46,15 +49,22 @@ std::vector<Score> score(const Model& model, Context& context, Prefill& prefill,
     std::vector<Score> results(prompts.size());
     std::vector<std::vector<Target>> targets(prompts.size());
     std::vector<std::vector<Token>> tokens(prompts.size());
+    SpliceTable table;
     for (std::size_t p = 0; p < prompts.size(); ++p) {
         Model::Tokens all = model.tokenize(prompts[p]);
-        targets[p] = targets_of(p, prompts[p], all, results[p]);
-        // The last scored token is read from the logits before it and never computed.
-        all.ids.resize(targets[p].empty() ? 0 : targets[p].back().position);
-        tokens[p] = std::move(all.ids);
+        FlatPrompt flat = table.flatten(prompts[p], std::move(all.ids), std::move(all.segment));
+        targets[p] = targets_of(p, prompts[p], flat, results[p]);
+        // The last scored token is read from the logits before it and never computed. Where nothing
+        // is scored, the standalone runs are all there is to compute.
+        const std::size_t splice = SpliceTable::find(flat.tokens);
+        std::size_t needed = splice < flat.tokens.size() ? splice + 1 : 0;
+        if (!targets[p].empty()) needed = targets[p].back().position;
+        flat.tokens.resize(needed);
+        tokens[p] = std::move(flat.tokens);
     }
 
-    for (const Pass& pass : plan_passes(tokens, 0, limits_of(model, context, prefill))) {
+    for (const Pass& pass :
+         plan_passes(tokens, table, 0, limits_of(model, context, prefill, table))) {
         const TreeOrder order(pass.tree);
         std::vector<char> wanted(order.size(), 0);
         std::vector<std::vector<const Target*>> readers(order.size());
@@ -66,7 +76,7 @@ std::vector<Score> score(const Model& model, Context& context, Prefill& prefill,
             }
         }
         prefill.run(
-            pass.tree, order, wanted, pass.n_prompt_tokens, control,
+            pass, table, order, wanted, control,
             [&](std::size_t at, const float* logits) {
                 const double normaliser = log_sum_exp(logits, model.n_vocab());
                 for (const Target* t : readers[at])

@@ -16,6 +16,9 @@ struct Segment {
     std::string text;
     bool scored = false;   // report the log-probability of each of its tokens
     bool control = false;  // template text of ours: special tokens are parsed only here
+    // Sees what stands before all standalone segments of its prompt and itself, but no other one of
+    // them. They stand together, start at the same position, and are computed once for all prompts.
+    bool standalone = false;
 };
 
 using Prompt = std::vector<Segment>;
@@ -28,12 +31,14 @@ struct Stage {
         0;  // tokens before which the stage cannot end, whatever the model says
     std::vector<std::string> stop;
     Prompt then;
+    std::vector<std::string> last;  // texts of this stage, trimmed, after which none follows
 };
 
 struct GenerateOptions {
     std::vector<Stage> stages;
     float temperature = 0.0F;  // 0: greedy
     std::uint64_t seed = 0;    // used only when temperature > 0
+    std::int32_t lookup = 0;   // tokens proposed per step from what the prompt holds; greedy only
 };
 
 enum class FinishReason { stop, length, cancelled };
@@ -66,6 +71,8 @@ struct Usage {
     std::int64_t prefilled = 0;  // prompt tokens computed
     std::int64_t reused = 0;     // prompt tokens another prompt or an earlier call had computed
     std::int64_t decoded = 0;    // tokens generated or forced between stages
+    std::int64_t proposed = 0;   // tokens computed on a guess
+    std::int64_t accepted = 0;   // of those, the ones that greedy agreed with
     double prefill_s = 0.0;      // inside the library's decode call, for prompts
     double decode_s = 0.0;       // inside the library's decode call, for generated tokens
     double total_s = 0.0;        // the whole call
@@ -95,6 +102,27 @@ struct EngineOptions {
     std::int32_t n_outputs_max = 128;      // logit rows kept per decode call; bounds memory
     std::int32_t threads = 0;              // 0: the library's choice
     std::string flash_attention = "auto";  // "auto" | "on" | "off"
+    std::string kv_type = "f16";           // "f16" | "q8_0", of keys and values
+};
+
+// Where the cells of standalone runs are kept for later calls. Budgets in bytes, 0: none.
+struct RunCacheOptions {
+    std::uint64_t host_bytes = 0;
+    std::uint64_t disk_bytes = 0;
+    std::string folder;    // of the files; empty: none
+    std::string identity;  // of model, adapter and library: files of another one are not read
+};
+
+struct RunCacheFacts {
+    std::uint64_t hits = 0;         // runs that were not computed again
+    std::uint64_t misses = 0;       // runs that were computed
+    std::uint64_t disk_hits = 0;    // of the hits, those read from files
+    std::uint64_t disk_errors = 0;  // files that could not be read or written; never fatal
+    std::uint64_t host_bytes = 0;   // in use
+    std::uint64_t disk_bytes = 0;   // in use, as of the last write
+    std::uint64_t restored = 0;     // tokens put back
+    double restore_s = 0.0;         // seconds that took, reading included
+    double keep_s = 0.0;            // seconds spent on keeping computed runs
 };
 
 struct EngineFacts {

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['CancelFlag', 'Cancelled', 'Completion', 'ContextFullError', 'DecodeError', 'Device', 'Engine', 'EngineFacts', 'Model', 'ModelError', 'ModelFacts', 'Segment', 'SegmentScore', 'Stage', 'Usage', 'devices', 'library_build_version', 'library_version', 'quantisation_types', 'quantise', 'start_library', 'supports_gpu_offload', 'system_info']
+__all__: list[str] = ['CancelFlag', 'Cancelled', 'Completion', 'ContextFullError', 'DecodeError', 'Device', 'Engine', 'EngineFacts', 'Model', 'ModelError', 'ModelFacts', 'RunCacheFacts', 'Segment', 'SegmentScore', 'Stage', 'Usage', 'devices', 'library_build_version', 'library_version', 'quantisation_types', 'quantise', 'start_library', 'supports_gpu_offload', 'system_info']
 class ModelError(RuntimeError):
     pass
 class ContextFullError(RuntimeError):
@@ -16,7 +16,7 @@ class DecodeError(RuntimeError):
 class Cancelled(RuntimeError):
     pass
 class Segment:
-    def __init__(self, text: str, *, scored: bool = False, control: bool = False) -> None:
+    def __init__(self, text: str, *, scored: bool = False, control: bool = False, standalone: bool = False) -> None:
         ...
     @property
     def control(self) -> bool:
@@ -25,10 +25,13 @@ class Segment:
     def scored(self) -> bool:
         ...
     @property
+    def standalone(self) -> bool:
+        ...
+    @property
     def text(self) -> str:
         ...
 class Stage:
-    def __init__(self, *, max_tokens: typing.SupportsInt | typing.SupportsIndex, min_tokens: typing.SupportsInt | typing.SupportsIndex, stop: collections.abc.Sequence[str], then: collections.abc.Sequence[Segment]) -> None:
+    def __init__(self, *, max_tokens: typing.SupportsInt | typing.SupportsIndex, min_tokens: typing.SupportsInt | typing.SupportsIndex, stop: collections.abc.Sequence[str], then: collections.abc.Sequence[Segment], last: collections.abc.Sequence[str]) -> None:
         ...
 class Completion:
     @property
@@ -52,6 +55,9 @@ class SegmentScore:
         ...
 class Usage:
     @property
+    def accepted(self) -> int:
+        ...
+    @property
     def decode_s(self) -> float:
         ...
     @property
@@ -62,6 +68,9 @@ class Usage:
         ...
     @property
     def prefilled(self) -> int:
+        ...
+    @property
+    def proposed(self) -> int:
         ...
     @property
     def reused(self) -> int:
@@ -122,6 +131,34 @@ class EngineFacts:
     @property
     def threads(self) -> int:
         ...
+class RunCacheFacts:
+    @property
+    def disk_bytes(self) -> int:
+        ...
+    @property
+    def disk_errors(self) -> int:
+        ...
+    @property
+    def disk_hits(self) -> int:
+        ...
+    @property
+    def hits(self) -> int:
+        ...
+    @property
+    def host_bytes(self) -> int:
+        ...
+    @property
+    def keep_s(self) -> float:
+        ...
+    @property
+    def misses(self) -> int:
+        ...
+    @property
+    def restore_s(self) -> float:
+        ...
+    @property
+    def restored(self) -> int:
+        ...
 class Device:
     @property
     def description(self) -> str:
@@ -156,11 +193,13 @@ class Model:
     def facts(self) -> ModelFacts:
         ...
 class Engine:
-    def __init__(self, model: Model, *, n_ctx: typing.SupportsInt | typing.SupportsIndex, n_batch: typing.SupportsInt | typing.SupportsIndex, n_seq_max: typing.SupportsInt | typing.SupportsIndex, n_outputs_max: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex, flash_attention: str) -> None:
+    def __init__(self, model: Model, *, n_ctx: typing.SupportsInt | typing.SupportsIndex, n_batch: typing.SupportsInt | typing.SupportsIndex, n_seq_max: typing.SupportsInt | typing.SupportsIndex, n_outputs_max: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex, flash_attention: str, kv_type: str = 'f16', cache_host_bytes: typing.SupportsInt | typing.SupportsIndex = 0, cache_disk_bytes: typing.SupportsInt | typing.SupportsIndex = 0, cache_folder: str = '', cache_identity: str = '') -> None:
         ...
     def embed(self, texts: collections.abc.Sequence[str], *, cancel: CancelFlag | None = None) -> tuple[numpy.typing.NDArray[numpy.float32], Usage]:
         ...
-    def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[Segment]], *, stages: collections.abc.Sequence[Stage], temperature: typing.SupportsFloat | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex, on_text: typing.Any = None, cancel: CancelFlag | None = None) -> tuple[list[list[Completion]], Usage]:
+    def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[Segment]], *, stages: collections.abc.Sequence[Stage], temperature: typing.SupportsFloat | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex, lookup: typing.SupportsInt | typing.SupportsIndex = 0, on_text: typing.Any = None, cancel: CancelFlag | None = None) -> tuple[list[list[Completion]], Usage]:
+        ...
+    def run_cache_facts(self) -> RunCacheFacts:
         ...
     def score(self, prompts: collections.abc.Sequence[collections.abc.Sequence[Segment]], *, cancel: CancelFlag | None = None) -> tuple[list[list[SegmentScore]], Usage]:
         ...

@@ -19,6 +19,7 @@ Conditioning = Literal["product", "residual", "plain"]
 Normalisation = Literal["mean", "sum"]
 VerifierLayout = Literal["user", "assistant"]
 Verify = Literal["always", "auto"]
+Layout = Literal["exact", "standalone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,10 @@ class Config:
     element-wise product with the question's vector; ``residual``: the question's direction
     removed; ``plain``: not at all."""
 
+    layout: Layout = "exact"
+    """How drafts read their passages. ``exact``: one after another, each seeing those before it.
+    ``standalone``: none sees another, so a passage is computed once for all drafts and can be kept
+    for later questions."""
     max_rationale_tokens: int = 48
     """Longest rationale, tokens."""
     max_answer_tokens: int = 24
@@ -114,29 +119,24 @@ class Config:
             ("normalisation", get_args(Normalisation)),
             ("verifier_layout", get_args(VerifierLayout)),
             ("verify", get_args(Verify)),
+            ("layout", get_args(Layout)),
         ):
             value = getattr(self, name)
             if value not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        if len(self.confidence_weights) not in (0, 6):
-            raise ConfigError(
-                f"confidence_weights must be 6 numbers or none, got {len(self.confidence_weights)}"
-            )
-        if not (self.use_draft_score or self.use_self_containment or self.use_self_reflection):
-            raise ConfigError("at least one of the three scores must be in use, got none")
         steps = self.repair_steps
         if len(set(steps)) < len(steps) or not set(steps) <= set(get_args(RepairStep)):
             raise ConfigError(
                 f"repair must be off, or some of {', '.join(get_args(RepairStep))} with commas "
                 f"between and none twice, got {self.repair!r}"
             )
+        if len(self.confidence_weights) not in (0, 6):
+            raise ConfigError(
+                f"confidence_weights must be 6 numbers or none, got {len(self.confidence_weights)}"
+            )
+        if not (self.use_draft_score or self.use_self_containment or self.use_self_reflection):
+            raise ConfigError("at least one of the three scores must be in use, got none")
 
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Config:
-        """Build a configuration from plain values; an unknown name is refused."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
     @property
     def repair_steps(self) -> tuple[RepairStep, ...]:
         """The steps of ``repair``, in order; none when it is off."""
@@ -145,6 +145,12 @@ class Config:
         steps = "subset,all" if self.repair == "all" else str(self.repair)
         return cast("tuple[RepairStep, ...]", tuple(s.strip() for s in steps.split(",")))
 
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Config:
+        """Build a configuration from plain values; an unknown name is refused."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
             raise ConfigError(
                 f"unknown setting {unknown[0]!r}: expected one of {', '.join(sorted(known))}"
             )

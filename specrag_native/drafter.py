@@ -12,6 +12,7 @@ from specrag_native import prompts
 from specrag_native.config import Config
 from specrag_native.errors import Cancelled
 from specrag_native.protocol import CancelFlag, Engine, GenerateOptions, Generation, OnText
+from specrag_native.subsets import order_for_sharing
 from specrag_native.types import Draft, LogprobSpan, Question, Subset, Usage
 
 
@@ -20,6 +21,7 @@ class Drafter:
 
     def __init__(self, engine: Engine, config: Config) -> None:
         self._engine = engine
+        self._standalone = config.layout == "standalone"
         self._options = GenerateOptions(
             stages=prompts.drafter_stages(
                 max_rationale_tokens=config.max_rationale_tokens,
@@ -44,7 +46,12 @@ class Drafter:
             cancel: stops the call; ``Cancelled`` is raised then.
         """
         batch = self._engine.generate(
-            [prompts.drafter_prompt(self._engine, question, s.passages) for s in subsets],
+            [
+                prompts.drafter_prompt(
+                    self._engine, question, passages, standalone=self._standalone
+                )
+                for passages in order_for_sharing([s.passages for s in subsets])
+            ],
             self._options,
             on_text=on_text,
             cancel=cancel,
@@ -59,8 +66,21 @@ class Drafter:
 
 
 def read_draft(question: Question, subset: Subset, generation: Generation) -> Draft:
-    """Return the draft that a generation of two stages, rationale and answer, holds."""
-    rationale, answer = generation.completions
+    """Return the draft that a generation of two stages, rationale and answer, holds.
+
+    There is no second stage when the rationale says that the passages hold no answer.
+    """
+    rationale, *rest = generation.completions
+    if not rest:
+        return Draft(
+            answer=prompts.UNKNOWN,
+            rationale=rationale.text.strip(),
+            subset=subset,
+            rationale_logprob=_span(rationale.logprob),
+            answer_logprob=LogprobSpan(0.0, 1),
+            unknown=True,
+        )
+    (answer,) = rest
     text = prompts.read_answer(answer.text, question)
     return Draft(
         answer=text,

@@ -7,6 +7,7 @@ Law: this is the only module that imports ``_core``; every error of the core lea
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import os
@@ -73,6 +74,20 @@ class EngineOptions:
     use_mmap: bool = False
     """Map the model file instead of reading it. Weights are repacked for the CPU as they are
     loaded, so a mapped file would be in memory a second time."""
+    lookup: int = 0
+    """Tokens guessed per prompt and step from what the prompt holds, and kept where greedy agrees;
+    0: none. Pays where text is copied and a step with more tokens costs little."""
+    kv_type: str = "f16"
+    """Type of keys and values: ``f16``, or ``q8_0``, which takes half the memory and needs flash
+    attention."""
+    passage_cache_bytes: int = 0
+    """Memory for the cells of standalone segments, kept from call to call; the least recently used
+    go first. 0: none."""
+    passage_cache_folder: str = ""
+    """Folder where they are kept from run to run; empty: none. Files of another model, adapter or
+    library version are never used."""
+    passage_cache_folder_bytes: int = 0
+    """How large that folder may become."""
     adapter: str = ""
     """Path of a LoRA adapter (GGUF) of the model; empty: none. Its log-probabilities are those of
     the merged model, but every pass computes the adapter's share as well."""
@@ -85,6 +100,9 @@ class EngineOptions:
             ("n_outputs_max", 1, 1 << 16),
             ("threads", 0, 1024),
             ("main_gpu", 0, 255),
+            ("lookup", 0, 16),
+            ("passage_cache_bytes", 0, 1 << 50),
+            ("passage_cache_folder_bytes", 0, 1 << 50),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -93,6 +111,8 @@ class EngineOptions:
             raise ConfigError(
                 f"flash_attention must be auto, on or off, got {self.flash_attention!r}"
             )
+        if self.kv_type not in ("f16", "q8_0"):
+            raise ConfigError(f"kv_type must be f16 or q8_0, got {self.kv_type!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +267,44 @@ def _usage(raw: _core.Usage) -> Usage:
         prefilled=raw.prefilled,
         reused=raw.reused,
         decoded=raw.decoded,
+        proposed=raw.proposed,
+        accepted=raw.accepted,
         prefill_s=raw.prefill_s,
         decode_s=raw.decode_s,
         total_s=raw.total_s,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PassageCacheFacts:
+    """What the cache of standalone segments did since the engine began; bytes and seconds."""
+
+    hits: int
+    misses: int
+    disk_hits: int
+    disk_errors: int
+    host_bytes: int
+    disk_bytes: int
+    restored: int
+    """Tokens put back instead of computed."""
+    restore_s: float
+    """Seconds that took, reading files included."""
+    keep_s: float
+    """Seconds spent on keeping what was computed."""
+
+
+def _cache_identity(path: Path, options: EngineOptions) -> str:
+    """Return what cells depend on besides tokens: the files' whole content, types, the library."""
+    if not options.passage_cache_folder:
+        return ""
+    digests = []
+    for name in filter(None, (str(path), options.adapter)):
+        digest = hashlib.sha256()
+        with Path(name).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        digests.append(digest.hexdigest())
+    return " ".join([*digests, options.kv_type, options.flash_attention, LLAMA_CPP_PYTHON_VERSION])
 
 
 class NativeEngine:
@@ -298,6 +352,11 @@ class NativeEngine:
                 n_outputs_max=options.n_outputs_max,
                 threads=options.threads or physical_cores(),
                 flash_attention=options.flash_attention,
+                kv_type=options.kv_type,
+                cache_host_bytes=options.passage_cache_bytes,
+                cache_disk_bytes=options.passage_cache_folder_bytes,
+                cache_folder=options.passage_cache_folder,
+                cache_identity=_cache_identity(path, options),
             )
         raw = self._model.facts
         self.model = ModelFacts(
@@ -335,9 +394,20 @@ class NativeEngine:
             model_bytes=raw.model_bytes,
         )
 
+    @property
+    def passage_cache(self) -> PassageCacheFacts:
+        """What the cache of standalone segments did so far."""
+        raw = self._engine.run_cache_facts()
+        return PassageCacheFacts(
+            **{f.name: getattr(raw, f.name) for f in dataclasses.fields(PassageCacheFacts)}
+        )
+
     def _native(self, prompt: Prompt) -> list[_core.Segment]:
         segment = self._core.Segment
-        return [segment(s.text, scored=s.scored, control=s.control) for s in prompt]
+        return [
+            segment(s.text, scored=s.scored, control=s.control, standalone=s.standalone)
+            for s in prompt
+        ]
 
     def tokenize(self, prompt: Prompt) -> list[int]:
         """Return the token ids of a prompt, as :meth:`generate` and :meth:`score` see them."""
@@ -386,11 +456,13 @@ class NativeEngine:
                         min_tokens=s.min_tokens,
                         stop=list(s.stop),
                         then=self._native(s.then),
+                        last=list(s.last),
                     )
                     for s in options.stages
                 ],
                 temperature=options.temperature,
                 seed=options.seed,
+                lookup=self.options.lookup,
                 on_text=on_text,
                 cancel=cast("_core.CancelFlag | None", cancel),
             )

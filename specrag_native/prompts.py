@@ -19,6 +19,9 @@ DRAFTER_TASK = (
     "words as possible. If the passages do not hold the answer, the answer is: unknown.\n\n"
 )
 DRAFTER_RATIONALE = "Evidence:"
+NO_EVIDENCE = "none"
+"""The rationale of a draft whose passages do not hold the answer."""
+UNKNOWN = "unknown"
 DRAFTER_ANSWER = "\nAnswer:"
 
 STANDARD_TASK = (
@@ -73,11 +76,13 @@ def plain(text: str) -> Segment:
     return Segment(text)
 
 
-def _passage_segments(passages: Sequence[Passage]) -> tuple[Segment, ...]:
+def _passage_segments(
+    passages: Sequence[Passage], *, standalone: bool = False
+) -> tuple[Segment, ...]:
     out: list[Segment] = []
     for passage in passages:
         heading = f"Passage: {passage.title}\n" if passage.title else "Passage:\n"
-        out.append(Segment(f"{heading}{passage.text.strip()}\n\n", standalone=True))
+        out.append(Segment(f"{heading}{passage.text.strip()}\n\n", standalone=standalone))
     return tuple(out)
 
 
@@ -91,13 +96,21 @@ def question_text(question: Question) -> str:
     return f"Question: {question.text}"
 
 
-def drafter_prompt(engine: ChatLayout, question: Question, passages: Sequence[Passage]) -> Prompt:
+def drafter_prompt(
+    engine: ChatLayout,
+    question: Question,
+    passages: Sequence[Passage],
+    *,
+    standalone: bool = False,
+) -> Prompt:
     """Return the prompt of one draft: task, evidence, question, and the start of the rationale.
 
     Evidence stands before the question, so that what was computed for a passage does not depend on
-    the question (paper, appendix: the prompt of the drafter; the order is ours).
+    the question (paper, appendix: the prompt of the drafter; the order is ours). ``standalone``:
+    passages do not see each other, so each is computed once for all drafts.
     """
-    user = (plain(DRAFTER_TASK), *_passage_segments(passages), plain(question_text(question)))
+    evidence = _passage_segments(passages, standalone=standalone)
+    user = (plain(DRAFTER_TASK), *evidence, plain(question_text(question)))
     return engine.chat([("user", user), ("assistant", (plain(DRAFTER_RATIONALE),))])
 
 
@@ -113,7 +126,8 @@ def drafter_completion(rationale: str, answer: str) -> tuple[Segment, Segment, S
 def drafter_stages(*, max_rationale_tokens: int, max_answer_tokens: int) -> tuple[Stage, ...]:
     """Return the two stages of a draft: one line of rationale, then one line of answer.
 
-    Neither can be empty, so a small untuned model cannot leave the answer out.
+    Neither can be empty, so a small untuned model cannot leave the answer out. A drafter that finds
+    no evidence has no answer to write.
     """
     return (
         Stage(
@@ -121,6 +135,7 @@ def drafter_stages(*, max_rationale_tokens: int, max_answer_tokens: int) -> tupl
             min_tokens=1,
             stop=("\n",),
             then=(plain(DRAFTER_ANSWER),),
+            last=(NO_EVIDENCE,),
         ),
         Stage(max_tokens=max_answer_tokens, min_tokens=1, stop=("\n",)),
     )

@@ -26,8 +26,10 @@ class Segment:
     ``scored``: :meth:`Engine.score` reports the log-probability of each of its tokens.
     ``control``: template text of ours; special tokens are parsed only here, so the text of a
     document or a question can never become one.
-    ``standalone``: a text that may be encoded on its own, apart from other standalone texts; an
-    engine is free to read it as any other.
+    ``standalone``: sees what stands before all standalone segments of its prompt and itself, but no
+    other one of them; they stand together, start at the same position, and what follows sees them
+    all. So a passage is computed once for all prompts, and can be kept for later ones. Neither the
+    last segment nor one followed at once by a scored one.
     """
 
     text: str
@@ -45,13 +47,15 @@ class Stage:
 
     It ends at one of the ``stop`` strings, at an end-of-generation token or after ``max_tokens``
     tokens, but never before ``min_tokens``. Then ``then`` is forced into the prompt and the next
-    stage begins; the last stage has none.
+    stage begins; the last stage has none. A stage whose text is one of ``last`` (trimmed, without
+    a full stop) ends the generation: none follows.
     """
 
     max_tokens: int = 128
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
     then: Prompt = ()
+    last: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from specrag_native.config import Conditioning, SubsetStrategy
 from specrag_native.errors import ConfigError
-from specrag_native.types import Hit, Subset
+from specrag_native.types import Hit, Passage, Subset
 
 if TYPE_CHECKING:
     from specrag_native.types import FloatArray
@@ -132,6 +132,37 @@ def _within(rows: Sequence[int], k: int, m: int, rng: random.Random) -> list[tup
         combination = tuple(sorted(rng.sample(list(rows), k)))
         chosen.setdefault(frozenset(combination), combination)
     return list(chosen.values())
+
+
+def order_for_sharing(groups: Sequence[Sequence[Passage]]) -> list[tuple[Passage, ...]]:
+    """Order the passages inside each group so that groups begin alike, as long as they can.
+
+    The passage that most groups hold stands first in each of them, and so on among those that share
+    it and among the others. What groups begin with in common is computed once.
+    """
+    out: list[tuple[Passage, ...]] = [()] * len(groups)
+
+    def order(members: list[int], done: tuple[Passage, ...]) -> None:
+        ids = {p.id for p in done}
+        while members:
+            uses: dict[str, int] = {}
+            passages: dict[str, Passage] = {}
+            for i in members:
+                for passage in groups[i]:
+                    if passage.id not in ids:
+                        uses[passage.id] = uses.get(passage.id, 0) + 1
+                        passages.setdefault(passage.id, passage)
+            if not uses:
+                break
+            first = max(uses, key=lambda key: uses[key])
+            with_first = [i for i in members if any(p.id == first for p in groups[i])]
+            order(with_first, (*done, passages[first]))
+            members = [i for i in members if i not in with_first]
+        for i in members:
+            out[i] = done
+
+    order(list(range(len(groups))), ())
+    return out
 
 
 def draw_subsets(

@@ -150,6 +150,8 @@ class Usage:
 
     ``prefilled``: prompt tokens computed. ``reused``: prompt tokens that were not computed because
     another prompt or an earlier call had computed them. ``decoded``: tokens generated.
+    ``proposed``: tokens computed on a guess; ``accepted``: those of them that were right, which
+    are among the decoded ones.
     Seconds: ``prefill_s`` and ``decode_s`` inside the library's decode call, ``total_s`` the whole
     call.
     """
@@ -160,6 +162,8 @@ class Usage:
     prefill_s: float = 0.0
     decode_s: float = 0.0
     total_s: float = 0.0
+    proposed: int = 0
+    accepted: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         """Return the sum of both usages."""
@@ -170,15 +174,11 @@ class Usage:
             prefill_s=self.prefill_s + other.prefill_s,
             decode_s=self.decode_s + other.decode_s,
             total_s=self.total_s + other.total_s,
+            proposed=self.proposed + other.proposed,
+            accepted=self.accepted + other.accepted,
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The outcome of a question: the answer with everything that supports it.
-
-    ``confidence`` is in 0..1. ``support`` is the share, 0..1, of the rationale's words (of the
-    answer's, without a rationale) in sentences that the cited passages support; ``unsupported``
 @dataclass(frozen=True, slots=True)
 class Repair:
     """One step of repair that was taken: what it answered and what it cost.
@@ -197,6 +197,12 @@ class Repair:
     usage: Mapping[str, Usage] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of a question: the answer with everything that supports it.
+
+    ``confidence`` is in 0..1. ``support`` is the share, 0..1, of the rationale's words (of the
+    answer's, without a rationale) in sentences that the cited passages support; ``unsupported``
     names the other sentences. ``timings`` are seconds per stage (``retrieve``, ``cluster``,
     ``draft``, ``verify``, ``repair``, ``cite``), until the first event (``first_event``) and in
     ``total``; ``usage`` is per model role (``drafter``, ``verifier``); ``models`` names the model
@@ -217,14 +223,14 @@ class Repair:
     timings: Mapping[str, float] = field(default_factory=dict)
     usage: Mapping[str, Usage] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
+    repairs: tuple[Repair, ...] = ()
+    skipped: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as plain JSON-ready values (the form ``specrag ask --json`` prints)."""
         return {
             "question": self.question,
-    repairs: tuple[Repair, ...] = ()
-    skipped: tuple[str, ...] = ()
             "answer": self.answer,
             "rationale": self.rationale,
             "confidence": self.confidence,
@@ -259,9 +265,6 @@ class Repair:
                 }
                 for v in self.verdicts
             ],
-            "timings": dict(self.timings),
-            "tokens": _tokens(self.usage),
-            "models": dict(self.models),
             "repairs": [
                 {
                     "step": r.step,
@@ -273,9 +276,12 @@ class Repair:
                 }
                 for r in self.repairs
             ],
+            "timings": dict(self.timings),
+            "tokens": _tokens(self.usage),
+            "models": dict(self.models),
+            "skipped": list(self.skipped),
             "left_out": list(self.left_out),
         }
-            "skipped": list(self.skipped),
 
 
 def _tokens(usage: Mapping[str, Usage]) -> dict[str, dict[str, int]]:

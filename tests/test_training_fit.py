@@ -149,6 +149,26 @@ def test_the_loss_is_the_engines(tiny: Path) -> None:
         assert mine == pytest.approx(expected, abs=0.02)  # the engine's KV cache is float16
 
 
+def test_the_engine_reads_standalone_passages_as_they_are_trained(tiny: Path) -> None:
+    from specrag_native import prompts
+
+    base = bases.open_base(tiny)
+    engine = NativeEngine(tiny, SMALL)
+    examples = make()[:2]
+    assert len(examples[0].passages) > 1
+    group = encode_group(base.tokeniser(), examples, end_of_turn=base.end_of_turn)
+    with torch.no_grad():
+        logits, labels, rows = group_logits(base.model(torch.float32), group, layout="standalone")
+    found = torch.log_softmax(logits, -1).gather(1, labels[:, None])[:, 0]
+    for number, example in enumerate(examples):
+        asked = prompts.drafter_prompt(engine, example.question, example.passages, standalone=True)
+        rationale, *_ = prompts.drafter_completion(example.rationale, example.answer)
+        (score,) = engine.score([(*asked, Segment(rationale.text, scored=True))])
+        expected = score.segments[0].logprobs
+        mine = found[rows == number].tolist()[: len(expected)]
+        assert mine == pytest.approx(expected, abs=0.04)
+
+
 def test_standalone_passages_do_not_see_each_other(tiny: Path) -> None:
     base = bases.open_base(tiny)
     model = base.model(torch.float32)

@@ -71,7 +71,9 @@ def encode_group(
     passages: tuple[tuple[int, ...], ...] = ()
     branches: list[Branch] = []
     for example in examples:
-        prompt = prompts.drafter_prompt(tokeniser, example.question, example.passages)
+        prompt = prompts.drafter_prompt(
+            tokeniser, example.question, example.passages, standalone=True
+        )
         first = next(i for i, s in enumerate(prompt) if s.standalone)
         last = max(i for i, s in enumerate(prompt) if s.standalone)
         if not branches:

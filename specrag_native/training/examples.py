@@ -13,10 +13,11 @@ from typing import Any
 
 from specrag_native.errors import UserError
 from specrag_native.evaluation.datasets import read_passage
+from specrag_native.prompts import NO_EVIDENCE, UNKNOWN
 from specrag_native.types import Passage, Question
 
-UNKNOWN_RATIONALE = "none"
-UNKNOWN_ANSWER = "unknown"
+UNKNOWN_RATIONALE = NO_EVIDENCE
+UNKNOWN_ANSWER = UNKNOWN
 
 
 class TrainingDataError(UserError):
