@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--budget",
         metavar="TIME",
-        help="seconds the answer should take, such as 5s; what does not fit is left out, and said",
+        help="seconds the answer may take, such as 5s; what does not fit is left out, and said",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="seed of clustering (default: 0)")
     parser.add_argument("--show-drafts", action="store_true", help="also print every draft")
@@ -75,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     budget = parse_seconds(args.budget) if args.budget is not None else None
     with contextlib.ExitStack() as stack:
         status = stack.enter_context(_Status(shown=sys.stderr.isatty() and not args.json))
+        written = _Written(status, shown=sys.stdout.isatty() and not args.json)
         rag = stack.enter_context(
             SpeculativeRAG.open(
                 index_dir(args),
@@ -87,11 +89,15 @@ def run(args: argparse.Namespace) -> int:
                 method=args.method,
             )
         )
-        answer = rag.answer(question, method=args.method, budget_s=budget, on_event=status.show)
+        answer = rag.answer(question, method=args.method, budget_s=budget, on_event=written.show)
     if args.json:
         print(json.dumps(answer.to_dict(), indent=2, ensure_ascii=False))
+        return 0
+    if written.shown:
+        print()
     else:
-        print_answer(answer, print, show_drafts=args.show_drafts)
+        print(clean(answer.answer))
+    print_basis(answer, print, show_drafts=args.show_drafts)
     return 0
 
 
@@ -135,9 +141,14 @@ class _Status:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the line away, and say nothing more."""
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+        self._shown = False
 
     def _say(self, text: str) -> None:
         if self._shown:
@@ -157,9 +168,33 @@ class _Status:
             self._say("deciding")
 
 
-def print_answer(answer: Answer, line: Callable[[str], None], *, show_drafts: bool = False) -> None:
-    """Print an answer for a person."""
-    line(clean(answer.answer))
+class _Written:
+    """The answer on a terminal, as it is written; the status line makes room for it."""
+
+    def __init__(self, status: _Status, *, shown: bool) -> None:
+        self._status = status
+        self._wanted = shown
+        self.shown = ""
+
+    def show(self, event: Event) -> None:
+        """Show an event."""
+        from specrag_native.events import AnswerText
+
+        if not isinstance(event, AnswerText):
+            self._status.show(event)
+        elif self._wanted:
+            if not self.shown:
+                self._status.clear()
+            text = spaced(event.text)
+            if not self.shown or self.shown[-1] == " ":
+                text = text.lstrip(" ")
+            self.shown += text
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+def print_basis(answer: Answer, line: Callable[[str], None], *, show_drafts: bool = False) -> None:
+    """Print for a person what an answer rests on, below the answer."""
     line("")
     if answer.rationale:
         line(f"Because  {clean(answer.rationale)}")
@@ -172,6 +207,13 @@ def print_answer(answer: Answer, line: Callable[[str], None], *, show_drafts: bo
     line(f"Confidence {answer.confidence:.0%}, decided by {answer.decided_by}")
     if answer.left_out:
         line(f"Left out for lack of time: {', '.join(answer.left_out)}")
+    for skipped in answer.skipped:
+        line(f"Not needed: {skipped}")
+    for i, step in enumerate(answer.repairs):
+        said = clean(step.answer) or "found nothing"
+        end = "" if step.decided else ", not taken" if step.answer else ""
+        name = "Repair  " if i == 0 else "        "
+        line(f"{name} {step.step} {step.seconds:.2f} s: {said}{end}")
     if answer.verdicts:
         line("")
         verified = sum(v.verified for v in answer.verdicts)
@@ -204,7 +246,10 @@ def _print_verdict(verdict: Verdict, line: Callable[[str], None], *, full: bool)
 
 
 def _ranked(verdicts: tuple[Verdict, ...]) -> list[Verdict]:
-    return sorted(verdicts, key=lambda v: (v.verified, v.scores.total), reverse=True)
+    def rank(v: Verdict) -> tuple[bool, bool, float]:
+        return v.verified, not v.draft.unknown, v.scores.total if v.verified else v.scores.draft
+
+    return sorted(verdicts, key=rank, reverse=True)
 
 
 def _short(document: str) -> str:
@@ -217,4 +262,9 @@ def _short(document: str) -> str:
 
 def clean(text: str) -> str:
     """Return text on one line without control characters, which a document could hide in it."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return spaced(text).strip()
+
+
+def spaced(text: str) -> str:
+    """Return text with single spaces for whitespace and control characters."""
+    return re.sub(" +", " ", "".join(c if c.isprintable() else " " for c in text))
