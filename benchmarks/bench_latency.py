@@ -160,7 +160,9 @@ def test_answer(
     assert len(bench.answers) == len(questions[:n])
     n = len(bench.answers)
     benchmark.group = state
-    benchmark.extra_info.update(machine.describe(threads=physical_cores()))
+    own = Engines(paths)
+    tuned = {r: own.tuned(r) for r in ("drafter", "verifier")} if method in OWN else {}
+    benchmark.extra_info.update(machine.describe(threads=physical_cores(), tuned=tuned))
     benchmark.extra_info["models"] = {
         role: {"file": p.name, "sha256": machine.sha256(p)}
         for role in ("drafter", "verifier", "embedder")

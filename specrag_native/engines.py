@@ -5,15 +5,18 @@ Law: a model file is loaded once, however many roles it plays.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from specrag_native.engine import EngineOptions, NativeEmbedder, NativeEngine
 from specrag_native.errors import ModelFileError
+from specrag_native.passage_cache import CacheFolder
+from specrag_native.tuning_store import settings_for
 
 Role = Literal["drafter", "verifier", "embedder"]
 
@@ -29,7 +32,8 @@ class ModelPaths:
 
 DEFAULT_OPTIONS: dict[Role, EngineOptions] = {
     # Ten drafts of six passages are some 8,000 tokens; a verifier reads the passages of one answer.
-    "drafter": EngineOptions(n_ctx=8192),
+    # Of passages it keeps the last 70 or so, where they are read standalone.
+    "drafter": EngineOptions(n_ctx=8192, passage_cache_bytes=256 << 20),
     "verifier": EngineOptions(n_ctx=4096),
     # Attention of a batch covers all of its tokens, so small batches are the fast ones.
     "embedder": EngineOptions(n_ctx=512, n_batch=512, n_seq_max=32),
@@ -37,7 +41,18 @@ DEFAULT_OPTIONS: dict[Role, EngineOptions] = {
 
 
 class Engines:
-    """Loads the engine of a role at its first use, from any thread, and keeps it."""
+    """Loads the engine of a role at its first use, from any thread, and keeps it.
+
+    Args:
+        paths: the model file of each role.
+        threads: CPU threads; 0: what ``specrag tune`` kept, else one per physical core.
+        n_gpu_layers: layers on a GPU; negative: all.
+        tuned: use the settings that ``specrag tune`` kept for a model on this machine. They were
+            measured on the processor with threads of their own, so none is used when ``threads``
+            or ``n_gpu_layers`` is given.
+        passages: where the drafter's passages are kept from run to run; ``None``: nowhere.
+        load: makes an engine.
+    """
 
     def __init__(
         self,
@@ -45,11 +60,15 @@ class Engines:
         *,
         threads: int = 0,
         n_gpu_layers: int = 0,
+        tuned: bool = True,
+        passages: CacheFolder | None = None,
         load: Callable[[Path, EngineOptions], NativeEngine] = NativeEngine,
     ) -> None:
         self._paths = paths
         self._threads = threads
         self._n_gpu_layers = n_gpu_layers
+        self._tuned = tuned and not threads and not n_gpu_layers
+        self._passages = passages
         self._load = load
         self._lock = threading.Lock()
         self._loading: dict[Path, Future[NativeEngine]] = {}
@@ -59,6 +78,20 @@ class Engines:
         path: Path = getattr(self._paths, role)
         return path
 
+    def tuned(self, role: Role) -> dict[str, int | str]:
+        """Return the settings of ``specrag tune`` that a role's engine is loaded with."""
+        return settings_for(self.path(role)) if self._tuned and role != "embedder" else {}
+
+    def options(self, role: Role) -> EngineOptions:
+        """Return the settings that a role's engine is loaded with."""
+        changes: dict[str, Any] = {"threads": self._threads, **self.tuned(role)}
+        if role == "drafter" and self._passages is not None:
+            changes["passage_cache_folder"] = str(self._passages.path)
+            changes["passage_cache_folder_bytes"] = self._passages.limit
+        return dataclasses.replace(
+            DEFAULT_OPTIONS[role], n_gpu_layers=self._n_gpu_layers, **changes
+        )
+
     def _engine(self, role: Role) -> NativeEngine:
         path = self.path(role)
         with self._lock:
@@ -67,20 +100,8 @@ class Engines:
             if future is None:
                 future = self._loading[path] = Future()
         if mine:
-            options = DEFAULT_OPTIONS[role]
             try:
-                future.set_result(
-                    self._load(
-                        path,
-                        EngineOptions(
-                            n_ctx=options.n_ctx,
-                            n_batch=options.n_batch,
-                            n_seq_max=options.n_seq_max,
-                            threads=self._threads,
-                            n_gpu_layers=self._n_gpu_layers,
-                        ),
-                    )
-                )
+                future.set_result(self._load(path, self.options(role)))
             except BaseException as error:
                 with self._lock:
                     del self._loading[path]

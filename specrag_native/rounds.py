@@ -72,7 +72,7 @@ class Rounds:
             run.budget.leave_out("redrafting")
             return False
         known = len(self._drafts)
-        self._write(subsets)
+        self._write(subsets, "further drafts")
         return len(self._drafts) > known
 
     def _draw(self, m: int, seed: int) -> list[Subset]:
@@ -103,7 +103,7 @@ class Rounds:
                     others.setdefault(ids, subset)
         return sorted(others.values(), key=lambda s: -len(set(s.ids) - used))
 
-    def _write(self, subsets: Sequence[Subset]) -> None:
+    def _write(self, subsets: Sequence[Subset], what: str = "drafts") -> None:
         """Draft as many subsets as fit, and keep every draft that is finished."""
         run, config, engine = self._run, self._config, self._models.drafter
         tokens = max(_tokens(s) for s in subsets)
@@ -111,7 +111,7 @@ class Rounds:
         with run.stage("draft"):
             # Under a budget, what fits is known once the drafter has run: one draft, then others.
             for _ in range(2):
-                if not left or (self._drafts and not run.budget.left):
+                if not left or run.time_is_up or (self._drafts and not run.budget.left):
                     break
                 n = run.budget.drafts(len(left), tokens=tokens, decoded=config.max_rationale_tokens)
                 now, left = left[:n], left[n:]
@@ -131,7 +131,7 @@ class Rounds:
                 run.add("drafter", usage)
         run.check()
         if finished < len(subsets):
-            run.budget.leave_out(f"{len(subsets) - finished} of {len(subsets)} drafts")
+            run.budget.leave_out(f"{len(subsets) - finished} of {len(subsets)} {what}")
 
     def _show(self, draft: int, stage: int, text: str) -> None:
         part = DraftText(self._begun + draft, "rationale" if stage == 0 else "answer", text)

@@ -19,8 +19,10 @@ RANKS = (
     {"engine"},
     {
         *("engines", "subsets", "drafter", "verifier", "baselines", "confidence", "citations"),
-        *("answer_text", "deadline", "run", "rounds", "repair"),
+        *("answer_text", "deadline", "run", "passage_cache"),
     },
+    {"rounds"},
+    {"repair"},
     {"pipeline"},
     {"session"},
 )

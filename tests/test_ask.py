@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from specrag_native.cli import ask
 from specrag_native.cli.main import main
+from specrag_native.events import AnswerText
+from specrag_native.types import Answer, Repair
 
 DOCUMENTS = {
     "bridge.md": "# The bridge of Arnholt\n\nThe bridge of Arnholt was built in 1874 by the "
@@ -145,15 +148,16 @@ def test_streams_and_coroutines_give_the_same_answer(
     import asyncio
 
     from specrag_native import SpeculativeRAG
-    from specrag_native.events import Answered, DraftText, Retrieved, Verified
+    from specrag_native.events import Answered, AnswerText, DraftText, Retrieved, Verified
 
     question = "Who came from Lisbon?"
     with SpeculativeRAG.open(index, verifier=str(drafter_path)) as rag:
         answer = rag.answer(question)
         events = list(rag.stream(question))
         assert isinstance(events[0], Retrieved)
-        assert isinstance(events[-2], Verified)
+        assert any(isinstance(e, Verified) for e in events)
         assert any(isinstance(e, DraftText) for e in events)
+        assert "".join(e.text for e in events if isinstance(e, AnswerText)) == answer.answer
         last = events[-1]
         assert isinstance(last, Answered)
         assert last.answer.answer == answer.answer
@@ -162,8 +166,8 @@ def test_streams_and_coroutines_give_the_same_answer(
             awaited = await rag.aanswer(question)
             streamed = ""
             async for event in rag.astream(question):
-                if isinstance(event, Answered):
-                    streamed = event.answer.answer
+                if isinstance(event, AnswerText):
+                    streamed += event.text
             return awaited.answer, streamed
 
         assert asyncio.run(both()) == (answer.answer, answer.answer)
@@ -288,6 +292,41 @@ def test_an_absent_model_says_how_to_get_it(nothing: Path, run: Run) -> None:
     result = run("index", nothing / "note.txt", "--index", nothing / "index")
     assert_user_error(result, "specrag pull")
     assert not (nothing / "index").exists()
+
+
+def test_the_answer_is_written_once_and_without_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    written = ask._Written(ask._Status(shown=False), shown=True)
+    for piece in ("in\x1b[2J ", " the \n", "year", " 1874"):
+        written.show(AnswerText(piece))
+    assert capsys.readouterr().out == "in [2J the year 1874"
+    hidden = ask._Written(ask._Status(shown=False), shown=False)
+    hidden.show(AnswerText("1874"))
+    assert not hidden.shown and capsys.readouterr().out == ""
+
+
+def test_the_basis_of_an_answer_names_steps_and_decisions_without_alarm() -> None:
+    answer = Answer(
+        "When?",
+        "1874",
+        "",
+        0.7,
+        "standard",
+        repairs=(
+            Repair("rationales", "", 0.9, False, 0.5),
+            Repair("subset", "1911", 0.4, False, 1.5),
+            Repair("all", "1874", 0.7, True, 4.0),
+        ),
+        skipped=("verification: no draft could reach a confidence of 90%, at most 63%",),
+    )
+    lines: list[str] = []
+    ask.print_basis(answer, lines.append)
+    text = "\n".join(lines)
+    assert "Repair   rationales, 0.50 s: found nothing\n" in text
+    assert "         subset, 1.50 s: 1911, not taken\n" in text
+    assert "         all, 4.00 s: 1874\n" in text
+    assert "Not needed: verification" in text and "Left out" not in text
 
 
 def test_claims_and_choices_do_not_mix(nothing: Path, run: Run) -> None:

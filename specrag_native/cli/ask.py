@@ -213,7 +213,7 @@ def print_basis(answer: Answer, line: Callable[[str], None], *, show_drafts: boo
         said = clean(step.answer) or "found nothing"
         end = "" if step.decided else ", not taken" if step.answer else ""
         name = "Repair  " if i == 0 else "        "
-        line(f"{name} {step.step} {step.seconds:.2f} s: {said}{end}")
+        line(f"{name} {step.step}, {step.seconds:.2f} s: {said}{end}")
     if answer.verdicts:
         line("")
         verified = sum(v.verified for v in answer.verdicts)
@@ -222,7 +222,7 @@ def print_basis(answer: Answer, line: Callable[[str], None], *, show_drafts: boo
             _print_verdict(verdict, line, full=show_drafts)
     line("")
     stages = "  ".join(f"{name} {seconds:.2f}" for name, seconds in answer.timings.items())
-    line(f"Seconds  {stages}")
+    line(f"Seconds  {stages.replace('_', ' ')}")
     for role, u in answer.usage.items():
         line(f"Tokens   {role}: {u.prefilled} prefilled, {u.reused} reused, {u.decoded} decoded")
 

@@ -45,6 +45,7 @@ def examine(directory: Path) -> Report:
         "machine": _machine(),
         "native": _native(problems),
         "models": _models(problems),
+        "tuning": _tuning(),
         "index": _index(directory, problems),
     }
     report["problems"] = problems
@@ -68,24 +69,15 @@ def _machine() -> dict[str, Any]:
     import os
 
     from specrag_native.engine import physical_cores
+    from specrag_native.hardware import cpu_name
 
     return {
         "system": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "logical_cpus": os.cpu_count(),
         "threads": physical_cores(),
         "memory_bytes": _memory(),
     }
-
-
-def _cpu_name() -> str:
-    try:
-        for row in Path("/proc/cpuinfo").read_text().splitlines():
-            if row.startswith("model name"):
-                return row.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _memory() -> int | None:
@@ -138,6 +130,33 @@ def _models(problems: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def _tuning() -> dict[str, Any]:
+    """Return what ``specrag tune`` kept for the default models here; none of it is a problem."""
+    from specrag_native import catalog, tuning_store
+
+    stored, machine = tuning_store.read(), tuning_store.this_machine()
+    rows = []
+    for status in catalog.list_models():
+        if not status.is_default or status.path is None or status.model.role == "embedder":
+            continue
+        row: dict[str, Any] = {"role": status.model.role, "file": status.path.name, "tuned": False}
+        try:
+            digest = tuning_store.file_digest(status.path)
+        except OSError:
+            digest = ""
+        if found := stored.find(digest, machine):
+            row |= {
+                "tuned": True,
+                "date": found.date,
+                "settings": tuning_store.valid(found.settings),
+                "left": list(found.left),
+            }
+        elsewhere = any(e.digest == digest for e in stored.entries)
+        row["elsewhere"] = elsewhere and not row["tuned"]
+        rows.append(row)
+    return {"off": tuning_store.is_off(), "problem": stored.problem, "models": rows}
+
+
 def _index(directory: Path, problems: list[str]) -> dict[str, Any]:
     from specrag_native.errors import UserError
     from specrag_native.index import Index
@@ -171,6 +190,7 @@ def _print(report: Report) -> None:
         mark = "present" if model["present"] else "missing"
         star = "*" if model["default"] else " "
         print(f"  {star} {model['name']:<36} {model['role']:<9} {mark}")
+    _print_tuning(report["tuning"])
     index = report["index"]
     print("index")
     if not index["present"]:
@@ -184,3 +204,22 @@ def _print(report: Report) -> None:
             print(f"problem: {problem}")
     else:
         print("no problems found")
+
+
+def _print_tuning(tuning: Report) -> None:
+    print("tuning")
+    if tuning["off"]:
+        print("  off: SPECRAG_NO_TUNING is set, so the defaults are used")
+    if tuning["problem"]:
+        print(f"  {tuning['problem']}")
+    for model in tuning["models"]:
+        if model["tuned"]:
+            settings = ", ".join(f"{k} {v}" for k, v in model["settings"].items())
+            said = f"{settings or 'the defaults are the fastest'} ({model['date']})"
+            if model["left"]:
+                said += f"; not tried: {', '.join(model['left'])}"
+        elif model["elsewhere"]:
+            said = "defaults; measured on another machine or library only: run specrag tune"
+        else:
+            said = "defaults; not measured on this machine: run specrag tune"
+        print(f"  {model['role']:<18} {said}")

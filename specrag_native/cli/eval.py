@@ -137,7 +137,10 @@ def run(args: argparse.Namespace) -> int:
     provenance = Provenance(
         models={r: {"file": p.name, "sha256": machine.sha256(p)} for r, p in found.items()},
         evidence=evidence,
-        machine=machine.describe(threads=args.threads or physical_cores()),
+        machine=machine.describe(
+            threads=args.threads or physical_cores(),
+            tuned={"drafter": engines.tuned("drafter"), "verifier": engines.tuned("verifier")},
+        ),
         command=_command(args),
         contended=args.contended,
     )

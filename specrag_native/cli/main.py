@@ -26,6 +26,7 @@ COMMANDS = (
     "remove",
     "rebuild",
     "doctor",
+    "tune",
     "eval",
     "eval_retrieval",
     "report",

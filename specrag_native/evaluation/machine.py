@@ -10,19 +10,11 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-
-def cpu_name() -> str:
-    """Return the processor's name as the system gives it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine() or "unknown"
+from specrag_native.hardware import cpu_name
 
 
 def commit() -> str:
@@ -53,13 +45,20 @@ def version() -> str:
         return "unknown"
 
 
-def describe(*, threads: int) -> dict[str, Any]:
-    """Return the facts for the header of a run; ``threads`` is what the engines were given."""
+def describe(
+    *, threads: int, tuned: Mapping[str, Mapping[str, int | str]] | None = None
+) -> dict[str, Any]:
+    """Return the facts for the header of a run.
+
+    Args:
+        threads: what the engines were given, unless ``tuned`` says otherwise.
+        tuned: by role, the settings of ``specrag tune`` that engines were loaded with.
+    """
     try:
         library = importlib.metadata.version("llama-cpp-python")
     except importlib.metadata.PackageNotFoundError:
         library = "unknown"
-    return {
+    facts = {
         "cpu": cpu_name(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
@@ -68,6 +67,8 @@ def describe(*, threads: int) -> dict[str, Any]:
         "commit": commit(),
         "llama_cpp_python": library,
     }
+    used = {role: dict(settings) for role, settings in (tuned or {}).items() if settings}
+    return {**facts, "tuned": used} if used else facts
 
 
 @functools.lru_cache(maxsize=16)

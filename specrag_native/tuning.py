@@ -1,0 +1,493 @@
+"""Which engine settings are fastest on this machine: what to try, and what to believe.
+
+Law: a setting moves away from its default only when it was faster by more than the measurements
+scatter; what there was no time for stays as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from specrag_native.engine import EngineOptions, NativeEngine, physical_cores, quantise
+from specrag_native.errors import Cancelled, ConfigError, EngineError, ModelFileError
+from specrag_native.hardware import usable_cores
+from specrag_native.protocol import CancelFlag, Engine
+from specrag_native.tuning_store import TUNABLE, Kept, Rates, file_digest, this_machine
+from specrag_native.tuning_work import WORKS, Sample, Work, warm_up
+
+REPETITIONS = 3
+LEAST_GAIN = 0.03
+"""Share of the time that a change must save, however steady the measurements are."""
+HOPELESS = 1.1
+"""A setting is not repeated when its fastest repetition takes this much longer than the slowest of
+the best setting."""
+DRAFTER_SHARE = 0.5
+"""Of the time, as long as the verifier has not had its turn."""
+DISTURBED = 1.15
+"""The same settings taking this much longer, or shorter, at the end than at the start show that
+the machine did other work."""
+
+Role = Literal["drafter", "verifier"]
+Changes = dict[str, Any]
+Load = Callable[[EngineOptions], Engine]
+Verdict = Literal["kept", "no gain", "not confirmed", "impossible"]
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What one setting reached.
+
+    ``rates`` are medians in tokens per second. ``seconds`` has, for every repetition, the seconds
+    that a typical question would take at its pace.
+    """
+
+    rates: Rates
+    seconds: tuple[float, ...]
+
+    @property
+    def median_s(self) -> float:
+        """Median of the seconds for a typical question."""
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """Half of the range of the repetitions, as a share of their median."""
+        return (max(self.seconds) - min(self.seconds)) / 2 / self.median_s
+
+    def beats(self, other: Speed) -> bool:
+        """Return whether this is faster than ``other`` by more than either scatters."""
+        gain = 1 - self.median_s / other.median_s
+        return gain > max(LEAST_GAIN, self.spread, other.spread)
+
+
+def speed_of(samples: Sequence[Sample], work: Work) -> Speed:
+    """Return the speed that repetitions show, for a question of the work's typical size."""
+    prefill = [s.prefilled / max(s.prefill_s, 1e-9) for s in samples]
+    decode = [s.decoded / max(s.decode_s, 1e-9) for s in samples]
+    return Speed(
+        Rates(statistics.median(prefill), statistics.median(decode)),
+        tuple(work.prefill / p + work.decode / d for p, d in zip(prefill, decode, strict=True)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One value that was tried; ``pace`` is its speed relative to the best known before it."""
+
+    setting: str
+    value: int | str
+    pace: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class OtherType:
+    """The speed of the model with its weights in another type. Never switched to by itself."""
+
+    type: str
+    speed: Speed
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What was found for one model.
+
+    ``default`` and ``chosen`` are None when there was no time to measure even the defaults.
+    ``settings`` holds what differs from the defaults; ``left`` names settings that were not, or not
+    wholly, tried. ``drift``: seconds the defaults took at the end over those at the start.
+    ``stopped``: by Ctrl-C.
+    """
+
+    role: str
+    path: Path
+    defaults: Changes
+    settings: Changes
+    default: Speed | None
+    chosen: Speed | None
+    trials: tuple[Trial, ...]
+    left: tuple[str, ...]
+    drift: float
+    stopped: bool
+    other_type: OtherType | None
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the machine seems to have done other work meanwhile."""
+        spread = max((s.spread for s in (self.default, self.chosen) if s), default=0.0)
+        return max(self.drift, 1 / self.drift, 1 + 2 * spread) > DISTURBED
+
+    def to_keep(self) -> Kept | None:
+        """Return what is to be kept of it; None when no setting was tried to the end."""
+        if self.default is None or self.chosen is None or set(self.left) == set(self.defaults):
+            return None
+        return Kept(
+            digest=file_digest(self.path),
+            file=self.path.name,
+            role=self.role,
+            machine=this_machine(),
+            date=time.strftime("%Y-%m-%d"),
+            settings=dict(self.settings),
+            before=self.default.rates,
+            after=self.chosen.rates,
+            left=self.left,
+        )
+
+
+def candidates(
+    role: str, base: EngineOptions, *, physical: int, logical: int
+) -> list[tuple[str, list[Changes]]]:
+    """Return what to try, setting by setting; only what this package's engine can set.
+
+    Args:
+        role: quantised KV caches are tried for the drafter only.
+        base: the options that changes are made to.
+        physical: physical cores, the default of ``threads``.
+        logical: logical cores this process may use.
+    """
+    cores = base.threads or physical
+    threads = dict.fromkeys((logical, round(physical * 0.75), physical // 2, physical))
+    values: dict[str, list[Changes]] = {
+        "threads": [{"threads": n} for n in threads if n >= 1 and n != cores],
+        "n_batch": [{"n_batch": n} for n in (256, 128, 1024) if n != base.n_batch],
+        "flash_attention": [
+            {"flash_attention": v} for v in ("off", "on") if v != base.flash_attention
+        ],
+        # The library quantises keys and values only together with flash attention.
+        "kv_type": [{"kv_type": "q8_0", "flash_attention": "on"}],
+        "lookup": [{"lookup": n} for n in (4, 8, 0) if n != getattr(base, "lookup", 0)],
+    }
+    known = {f.name for f in dataclasses.fields(base)}
+    return [
+        (name, values[name])
+        for name in TUNABLE
+        if name in known and values[name] and (name != "kv_type" or role == "drafter")
+    ]
+
+
+class _OutOfTime(Exception):
+    """The time limit came before the end."""
+
+
+class Search:
+    """Finds the fastest settings of one model, one setting after the other.
+
+    Args:
+        role: ``drafter`` or ``verifier``.
+        path: the model file.
+        base: the default options.
+        load: makes an engine with some options.
+        work: what is measured.
+        seconds: time for everything, in seconds.
+        clock: the time now, in seconds.
+        on_step: told what is measured, before every repetition.
+        cancel: ends the search as the time limit does.
+        physical: physical cores.
+        logical: logical cores.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        path: Path,
+        base: EngineOptions,
+        *,
+        load: Load,
+        work: Work,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        on_step: Callable[[str], None] = lambda text: None,
+        cancel: CancelFlag | None = None,
+        physical: int | None = None,
+        logical: int | None = None,
+    ) -> None:
+        self._role, self._path, self._base = role, path, base
+        self._load, self._work, self._cancel = load, work, cancel
+        self._clock, self._on_step = clock, on_step
+        self._deadline = clock() + seconds
+        self._physical = physical or physical_cores()
+        self._plan = candidates(
+            role, base, physical=self._physical, logical=logical or usable_cores()
+        )
+        self._mark = random.randrange(10**6)
+        self._size = work.sizes[0]
+        self._settings: Changes = {}
+        self._default: Speed | None = None
+        self._best: Speed | None = None
+        self._trials: list[Trial] = []
+        self._finished: set[str] = set()
+        self._drift = 1.0
+        self._stopped = False
+        self._other: OtherType | None = None
+        self._load_s = self._repetition_s = 0.0
+        self._largest = 0
+        self._description = ""
+
+    def run(self, other_type: Callable[[str, ExitStack], tuple[str, Load]] | None = None) -> Tuning:
+        """Search until the end, the time limit or Ctrl-C, and return what is known then.
+
+        ``other_type(description of the model, stack)`` writes the model with its weights in another
+        type, and returns that type and what loads it; the stack removes the file afterwards.
+        """
+        try:
+            self._measure_defaults()
+            for name, changes in self._plan:
+                if self._try(name, changes):
+                    self._finished.add(name)
+            self._see_drift()
+            if other_type is not None:
+                self._measure_other(other_type)
+        except (_OutOfTime, Cancelled):
+            pass
+        except KeyboardInterrupt:
+            self._stopped = True
+        names = [name for name, _ in self._plan]
+        return Tuning(
+            role=self._role,
+            path=self._path,
+            defaults={n: self._value_of(getattr(self._base, n), n) for n in names},
+            settings=dict(self._settings),
+            default=self._default,
+            chosen=self._best,
+            trials=tuple(self._trials),
+            left=tuple(n for n in names if n not in self._finished),
+            drift=self._drift,
+            stopped=self._stopped,
+            other_type=self._other,
+        )
+
+    def _value_of(self, value: Any, name: str) -> Any:
+        """Return a setting's value for people: the default of threads is a number of cores."""
+        return value or self._physical if name == "threads" else value
+
+    def _left_s(self) -> float:
+        return self._deadline - self._clock()
+
+    def _has_time(self) -> bool:
+        """Return whether there is time to load and measure one more engine."""
+        return self._left_s() >= self._load_s + REPETITIONS * self._repetition_s
+
+    def _repeat(self, engine: Engine, what: str) -> Sample:
+        self._on_step(what)
+        if self._left_s() <= 0:
+            raise _OutOfTime
+        self._mark = (self._mark + 1) % 10**6
+        began = self._clock()
+        sample = self._work.run(engine, self._size, self._mark, self._cancel)
+        if self._default is None:
+            self._repetition_s = max(self._repetition_s, self._clock() - began)
+        return sample
+
+    def _open(self, load: Load, changes: Changes) -> Engine:
+        began = self._clock()
+        engine = load(dataclasses.replace(self._base, **changes))
+        warm_up(engine, self._cancel)
+        self._load_s = max(self._load_s, self._clock() - began)
+        return engine
+
+    def _measure_defaults(self) -> None:
+        """Measure the defaults, after choosing how much work fits the time there is."""
+        what = "defaults"
+        self._on_step(what)
+        engine = self._open(self._load, {})
+        self._description = str(getattr(getattr(engine, "model", None), "description", ""))
+        least = self._work.sizes[0]
+        samples = [self._repeat(engine, what)]
+        n_engines = 2 + sum(len(changes) for _, changes in self._plan)
+        for size in self._work.sizes[1:]:
+            each = self._load_s + REPETITIONS * self._repetition_s * size / least
+            if n_engines * each <= self._left_s():
+                self._size = size
+        if self._size != least:
+            samples = []
+        while len(samples) < REPETITIONS:
+            samples.append(self._repeat(engine, what))
+        self._largest = max(s.largest for s in samples)
+        self._default = self._best = speed_of(samples, self._work)
+
+    def _measure(
+        self,
+        what: str,
+        changes: Changes,
+        load: Load | None = None,
+        enough: Callable[[Sequence[Sample]], bool] = lambda samples: False,
+    ) -> Speed | None:
+        """Return the speed of some settings; None when no engine can be made with them.
+
+        Repetitions end early when there are ``enough``.
+        """
+        try:
+            engine = self._open(load or self._load, changes)
+            samples = [self._repeat(engine, what)]
+            while len(samples) < REPETITIONS and not enough(samples):
+                samples.append(self._repeat(engine, what))
+        except (ConfigError, ModelFileError, EngineError):
+            return None
+        return speed_of(samples, self._work)
+
+    def _lost(self, samples: Sequence[Sample]) -> bool:
+        """Return whether further repetitions cannot, or will hardly, show a gain."""
+        assert self._best is not None
+        fastest = min(speed_of(samples, self._work).seconds)
+        if fastest > HOPELESS * max(self._best.seconds):
+            return True
+        # The median of all will be at least the least of more than half of them.
+        too_slow = fastest >= (1 - LEAST_GAIN) * self._best.median_s
+        return too_slow and 2 * len(samples) > REPETITIONS
+
+    def _useful(self, changes: Changes) -> bool | None:
+        """Return whether to try a change; None when this little work could not show its effect."""
+        now = {f.name: getattr(self._base, f.name) for f in dataclasses.fields(self._base)}
+        now.update(self._settings)
+        if all(now[name] == value for name, value in changes.items()):
+            return False
+        if "n_batch" in changes:  # nothing is split when all tokens fit either batch
+            return min(int(changes["n_batch"]), int(now["n_batch"])) < self._largest or None
+        # Keys and values are not quantised where flash attention was found slower.
+        return not ("kv_type" in changes and now["flash_attention"] == "off")
+
+    def _try(self, name: str, values: Sequence[Changes]) -> bool:
+        """Try the values of a setting; return whether there was time enough for them.
+
+        Flash attention ``auto`` is one of ``on`` and ``off``: when ``off`` is clearly slower,
+        ``auto`` is ``on`` already.
+        """
+        assert self._best is not None
+        useful = [self._useful(changes) for changes in values]
+        if None in useful and True not in useful:
+            return False
+        for changes in values:
+            if not self._useful(changes):
+                continue
+            if not self._has_time():
+                return False
+            before = self._best
+            assert before is not None
+            tried = {**self._settings, **changes}
+            speed = self._measure(f"{name} {changes[name]}", tried, enough=self._lost)
+            verdict = self._judge(speed)
+            pace = before.median_s / speed.median_s if speed is not None else 0.0
+            self._trials.append(Trial(name, changes[name], pace, verdict))
+            if verdict == "not confirmed" and not self._has_time():
+                return False
+            if verdict == "kept":
+                self._settings, self._best = tried, speed
+            elif name == "flash_attention" and speed is not None and before.beats(speed):
+                break
+        return True
+
+    def _judge(self, speed: Speed | None) -> Verdict:
+        """Return what to think of a speed. What seems faster has to be so a second time.
+
+        The best settings so far are measured again for that: the machine may have been disturbed
+        when they were measured first.
+        """
+        assert self._best is not None
+        if speed is None:
+            return "impossible"
+        if not speed.beats(self._best):
+            return "no gain"
+        again = self._measure("again, to compare", self._settings) if self._has_time() else None
+        if again is None:
+            return "not confirmed"
+        if speed.beats(again):
+            return "kept"
+        self._best = min(self._best, again, key=lambda s: s.median_s)
+        if not self._settings:
+            self._default = self._best
+        return "not confirmed"
+
+    def _see_drift(self) -> None:
+        """Measure the defaults once more, to see whether the machine is as fast as it was."""
+        assert self._default is not None
+        if not self._has_time():
+            return
+        again = self._measure("defaults, at the end", {}, enough=lambda samples: True)
+        if again is not None:
+            self._drift = again.median_s / self._default.median_s
+
+    def _measure_other(self, make: Callable[[str, ExitStack], tuple[str, Load]]) -> None:
+        if not self._has_time():
+            return
+        with ExitStack() as stack:
+            self._on_step("weights of another type")
+            try:
+                type_, load = make(self._description, stack)
+            except (ModelFileError, EngineError, OSError):
+                return
+            speed = self._measure(f"weights {type_}", self._settings, load)
+            if speed is not None:
+                self._other = OtherType(type_, speed)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model to be tuned: its role, its file, and the options it has by default."""
+
+    role: Role
+    path: Path
+    base: EngineOptions
+
+
+def tune(
+    targets: Sequence[Target],
+    *,
+    seconds: float,
+    cancel: CancelFlag | None = None,
+    on_step: Callable[[str], None] = lambda text: None,
+    clock: Callable[[], float] = time.monotonic,
+    load: Callable[..., Engine] = NativeEngine,
+    works: Mapping[str, Work] = WORKS,
+) -> Iterator[Tuning]:
+    """Yield what is found for one model after the other, within ``seconds`` altogether.
+
+    After Ctrl-C the model at work is the last one. ``cancel`` stops within one batch.
+    """
+    deadline = clock() + seconds
+    for i, target in enumerate(targets):
+        left = deadline - clock()
+        last = i == len(targets) - 1
+
+        def make(options: EngineOptions, path: Path = target.path) -> Engine:
+            return load(path, options, cancel=cancel)
+
+        def step(text: str, role: str = target.role) -> None:
+            on_step(f"{role}: {text}")
+
+        def other(description: str, stack: ExitStack, path: Path = target.path) -> tuple[str, Load]:
+            type_ = "Q8_0" if "Q4_0" in description else "Q4_0"
+            written = _written_as(path, type_, stack)
+            return type_, lambda options: load(written, options, cancel=cancel)
+
+        search = Search(
+            target.role,
+            target.path,
+            target.base,
+            load=make,
+            work=works[target.role],
+            seconds=left if last else DRAFTER_SHARE * left,
+            clock=clock,
+            on_step=step,
+            cancel=cancel,
+        )
+        found = search.run(other if target.role == "drafter" else None)
+        yield found
+        if found.stopped:
+            return
+
+
+def _written_as(path: Path, type_: str, stack: ExitStack) -> Path:
+    """Write a model with its weights in another type to a folder that the stack removes."""
+    import tempfile
+
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="specrag-tune-"))
+    target = Path(folder) / f"{type_.lower()}.gguf"
+    quantise(path, target, type_)
+    return target
