@@ -206,7 +206,7 @@ void bind_engine(py::module_& m) {
                          std::int32_t threads, const std::string& flash_attention,
                          const std::string& kv_type, std::uint64_t cache_host_bytes,
                          std::uint64_t cache_disk_bytes, const std::string& cache_folder,
-                         const std::string& cache_identity) {
+                         bool cache_evicts, const std::string& cache_identity) {
                  EngineOptions options;
                  options.n_ctx = n_ctx;
                  options.n_batch = n_batch;
@@ -216,13 +216,14 @@ void bind_engine(py::module_& m) {
                  options.flash_attention = flash_attention;
                  options.kv_type = kv_type;
                  RunCacheOptions cache{cache_host_bytes, cache_disk_bytes, cache_folder,
-                                       cache_identity};
+                                       cache_evicts, cache_identity};
                  const py::gil_scoped_release release;
                  return std::make_unique<Engine>(model, options, std::move(cache));
              }),
              "model"_a, py::kw_only(), "n_ctx"_a, "n_batch"_a, "n_seq_max"_a, "n_outputs_max"_a,
              "threads"_a, "flash_attention"_a, "kv_type"_a = "f16", "cache_host_bytes"_a = 0,
-             "cache_disk_bytes"_a = 0, "cache_folder"_a = "", "cache_identity"_a = "")
+             "cache_disk_bytes"_a = 0, "cache_folder"_a = "", "cache_evicts"_a = true,
+             "cache_identity"_a = "")
         .def_property_readonly("facts", &Engine::facts)
         .def("run_cache_facts", &Engine::run_cache_facts, py::call_guard<py::gil_scoped_release>())
         .def(

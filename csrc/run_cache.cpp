@@ -266,7 +266,7 @@ bool RunCache::make_room(std::uint64_t wanted) {
     std::sort(files.begin(), files.end(),
               [](const File& a, const File& b) { return a.used < b.used; });
     for (const File& file : files) {
-        if (total + wanted <= options_.disk_bytes) break;
+        if (total + wanted <= options_.disk_bytes || !options_.evict) break;
         if (file.path.extension() != kSuffix) continue;
         fs::remove(file.path, error);
         if (!error) total -= file.size;

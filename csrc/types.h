@@ -110,6 +110,7 @@ struct RunCacheOptions {
     std::uint64_t host_bytes = 0;
     std::uint64_t disk_bytes = 0;
     std::string folder;    // of the files; empty: none
+    bool evict = true;     // whether files may be removed to make room for others
     std::string identity;  // of model, adapter and library: files of another one are not read
 };
 

@@ -88,6 +88,8 @@ class EngineOptions:
     library version are never used."""
     passage_cache_folder_bytes: int = 0
     """How large that folder may become."""
+    passage_cache_evicts: bool = True
+    """Whether the least recently used files of that folder go when there is no room."""
     adapter: str = ""
     """Path of a LoRA adapter (GGUF) of the model; empty: none. Its log-probabilities are those of
     the merged model, but every pass computes the adapter's share as well."""
@@ -356,6 +358,7 @@ class NativeEngine:
                 cache_host_bytes=options.passage_cache_bytes,
                 cache_disk_bytes=options.passage_cache_folder_bytes,
                 cache_folder=options.passage_cache_folder,
+                cache_evicts=options.passage_cache_evicts,
                 cache_identity=_cache_identity(path, options),
             )
         raw = self._model.facts

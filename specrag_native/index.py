@@ -6,6 +6,7 @@ Law: opening reads a few rows and nothing more; everything else is read when it 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -85,6 +86,10 @@ class Index:
     def document_passages(self, name: str) -> list[Passage]:
         """Return the passages of a document, in order."""
         return self._store.document_passages(name)
+
+    def passages(self) -> Iterator[Passage]:
+        """Yield every passage."""
+        return self._store.all_passages()
 
     def text_around(self, passage: Passage) -> str | None:
         """Return the extracted text of the document that holds ``passage``.

@@ -21,6 +21,7 @@ from specrag_native.engines import Engines, ModelPaths, Role
 from specrag_native.errors import Cancelled
 from specrag_native.events import Event
 from specrag_native.index import Index, default_index_dir
+from specrag_native.passage_cache import cache_folder
 from specrag_native.pipeline import Method, Pipeline
 from specrag_native.protocol import CancelFlag
 from specrag_native.types import Answer, Question
@@ -81,7 +82,8 @@ class SpeculativeRAG(Pipeline):
         if config is None:
             config = Config.from_mapping(settings_for(paths.drafter, paths.verifier))
         config = config.replace(**(settings or {}))
-        engines = Engines(paths, threads=threads, n_gpu_layers=n_gpu_layers)
+        kept = cache_folder(index.path) if config.layout == "standalone" else None
+        engines = Engines(paths, threads=threads, n_gpu_layers=n_gpu_layers, passages=kept)
         if method in ("speculative", "drafter"):
             engines.preload("drafter")
             threading.Thread(target=subsets.preload, name="specrag-import", daemon=True).start()

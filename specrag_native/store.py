@@ -206,6 +206,16 @@ class Store:
             rows = fetch_passages(connection, ids)
         return [rows[i][0] for i in ids]
 
+    def all_passages(self) -> Iterator[Passage]:
+        """Yield every passage, in the order they were stored; what goes meanwhile is left out."""
+        with self.read() as connection:
+            ids = list(all_ids(connection, "passages", "id"))
+        for i in range(0, len(ids), 500):
+            block = ids[i : i + 500]
+            with self.read() as connection:
+                rows = fetch_passages(connection, block)
+            yield from (rows[key][0] for key in block if key in rows)
+
 
 def check_embedder(directory: Path, stored: str, name: str) -> None:
     """Raise unless ``name`` is the embedder that the index was made by."""

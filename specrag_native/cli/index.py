@@ -6,6 +6,7 @@ Law: a file that cannot be read costs one line, never the run; what was finished
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
 import sys
@@ -40,6 +41,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_index_option(parser)
     add_embedder_options(parser)
     add_reading_options(parser)
+    parser.add_argument(
+        "--precompute",
+        metavar="GB",
+        type=float,
+        nargs="?",
+        const=4.0,
+        help="also let the drafter read every passage now and keep what it computed, up to GB "
+        "gigabytes (default: 4), so that questions need not; 0 removes what is kept",
+    )
+    parser.add_argument(
+        "--drafter", metavar="MODEL", help="drafter to precompute for (default: the default one)"
+    )
     parser.add_argument(
         "--watch", action="store_true", help="go on, and index what changes, until Ctrl-C"
     )
@@ -114,11 +127,13 @@ def reading_options(args: argparse.Namespace) -> IndexOptions:
 
 def run(args: argparse.Namespace) -> int:
     """Index, with a progress bar on a terminal, and print the summary."""
+    from specrag_native.cli.precompute import check_precompute, print_precomputed, run_precompute
     from specrag_native.indexer import check_paths, index_paths
 
     options = reading_options(args)
     directory = index_dir(args)
     check_paths(args.paths, index_dir=directory)  # before a model is loaded
+    check_precompute(args)
     embedder = open_embedder(args)
     if args.watch:
         return _watch(args, directory, embedder, options)
@@ -126,10 +141,14 @@ def run(args: argparse.Namespace) -> int:
         report = index_paths(
             args.paths, index_dir=directory, embedder=embedder, options=options, progress=bar.show
         )
-    if args.json:
-        print(json.dumps(report_json(report, directory), indent=2))
-    else:
+    if not args.json:
         print_report(report, directory, print)
+    kept = None if args.precompute is None else run_precompute(args, directory)
+    if args.json:
+        more = {} if kept is None else {"precompute": dataclasses.asdict(kept)}
+        print(json.dumps({**report_json(report, directory), **more}, indent=2))
+    elif kept is not None:
+        print_precomputed(kept, directory)
     return 0
 
 

@@ -1,0 +1,228 @@
+r"""Speculative RAG against standard RAG, question by question, in one run on one machine.
+
+Every method answers the same questions from the same passages with the same verifier and threads,
+one after another, so that what disturbs the machine disturbs all. Only answering is timed: models
+are loaded and passages embedded before. *cold*: the drafter has computed none of the passages.
+*cached*: it has computed each before, and keeps it in memory. Answers are appended to
+benchmarks/results/speed.jsonl as they come; what stands there is not measured again.
+
+    python benchmarks/bench_speed.py hotpotqa --questions hotpotqa-dev.jsonl.gz --limit 20
+    python benchmarks/bench_speed.py triviaqa --questions triviaqa-dpr-dev.jsonl.gz --limit 20
+    python benchmarks/bench_speed.py musique --questions musique-dev.jsonl.gz --limit 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from specrag_native import catalog, subsets
+from specrag_native.calibration import settings_for
+from specrag_native.config import Config
+from specrag_native.embedding import embedding_text
+from specrag_native.engine import physical_cores
+from specrag_native.engines import Engines, ModelPaths
+from specrag_native.evaluation import machine
+from specrag_native.evaluation.datasets import Example, half_of, read_dataset
+from specrag_native.evaluation.metrics import grade
+from specrag_native.pipeline import Pipeline
+from specrag_native.prompts import drafter_prompt
+from specrag_native.types import Answer, Hit, Question
+
+RESULTS = Path(__file__).parent / "results" / "speed.jsonl"
+WORKLOADS = {
+    "hotpotqa": {"n_drafts": 5, "passages_per_draft": 2},
+    "triviaqa": {"n_drafts": 4, "passages_per_draft": 2},
+    "musique": {"n_drafts": 10, "passages_per_draft": 6},
+}
+METHODS = ("standard", "cold", "cached", "llama-cpp-standard", "llama-cpp-speculative")
+
+
+def paths() -> ModelPaths:
+    """Return the model files: the default ones, or those the environment names."""
+    return ModelPaths(
+        *(
+            catalog.resolve(
+                os.environ.get(f"SPECRAG_{role.upper()}") or catalog.default(role), role=role
+            ).path
+            for role in ("drafter", "verifier", "embedder")
+        )
+    )
+
+
+class Workload:
+    """The engines of a run, and each method as a call that answers one question."""
+
+    def __init__(self, models: ModelPaths, config: Config) -> None:
+        subsets.preload()
+        self.models, self.config = models, config
+        self.engines = Engines(models)
+        self._cold = Engines(models)
+        self._cold_pipeline = Pipeline(_Without(self._cold, self.engines), config=config)
+        self._pipeline = Pipeline(self.engines, config=config)
+        self._rivals: dict[str, Any] = {}
+
+    def method(self, name: str) -> Callable[[Question, list[Hit], Any], Answer]:
+        """Return a method; what it needs is loaded by a first answer, which is not timed."""
+        if name in ("standard", "cached"):
+            kind = "standard" if name == "standard" else "speculative"
+            return lambda q, hits, vector: self._pipeline.answer(
+                q, method=kind, hits=hits, question_vector=vector
+            )
+        if name == "cold":
+            return lambda q, hits, vector: self._cold_pipeline.answer(
+                q, hits=hits, question_vector=vector
+            )
+        if name not in self._rivals:
+            if name == "llama-cpp-standard":
+                from rivals.llama_cpp_standard import LlamaStandardRAG
+
+                self._rivals[name] = LlamaStandardRAG(
+                    self.models.verifier, threads=physical_cores(), config=self.config
+                )
+            else:
+                from rivals.llama_cpp_speculative import LlamaSpeculativeRAG
+
+                self._rivals[name] = LlamaSpeculativeRAG(
+                    self.models.drafter,
+                    self.models.verifier,
+                    threads=physical_cores(),
+                    config=self.config,
+                )
+        rival = self._rivals[name]
+        return lambda q, hits, vector: rival.answer(q, hits=hits, question_vector=vector)
+
+    def keep(self, hits: list[Hit]) -> None:
+        """Let the drafter compute passages ahead, as an index in use has them."""
+        engine = self.engines.drafter
+        if self.config.layout == "standalone":
+            ask = Question("?")
+            engine.score([drafter_prompt(engine, ask, (h.passage,), standalone=True) for h in hits])
+
+
+class _Without:
+    """The models of a session with a drafter of its own, which keeps no passage."""
+
+    def __init__(self, cold: Engines, shared: Engines) -> None:
+        from specrag_native.engine import NativeEngine
+
+        options = dataclasses.replace(cold.options("drafter"), passage_cache_bytes=0)
+        self.drafter = NativeEngine(cold.path("drafter"), options)
+        self._shared = shared
+
+    @property
+    def verifier(self) -> Any:
+        return self._shared.verifier
+
+    @property
+    def embedder(self) -> Any:
+        return self._shared.embedder
+
+
+def read_results() -> list[dict[str, Any]]:
+    """Return what was measured, one row per question and method."""
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+
+
+def questions(args: argparse.Namespace) -> Iterator[Example]:
+    """Yield the first questions of the reporting half."""
+    rows = [e for e in read_dataset(args.questions).examples if half_of(e.id) == "report"]
+    yield from rows[: args.limit]
+
+
+def main() -> int:
+    """Measure what the command line names and is not stored yet."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("workload", choices=sorted(WORKLOADS))
+    parser.add_argument("--questions", type=Path, required=True)
+    parser.add_argument("--limit", type=int, default=20)
+    parser.add_argument("--methods", default=",".join(METHODS[:4]))
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    args = parser.parse_args()
+    models = paths()
+    settings: dict[str, Any] = {
+        **settings_for(models.drafter, models.verifier),
+        **WORKLOADS[args.workload],
+    }
+    for pair in args.set:
+        name, value = pair.split("=", 1)
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    config = Config.from_mapping(settings)
+    workload = Workload(models, config)
+    own = {k: v for k, v in settings.items() if k != "confidence_weights"}
+    stamp = machine.describe(
+        threads=physical_cores(),
+        tuned={r: workload.engines.tuned(r) for r in ("drafter", "verifier")},
+    )
+    done = {
+        (r["workload"], r["method"], r["id"], json.dumps(r["settings"], sort_keys=True))
+        for r in read_results()
+    }
+    warm: set[str] = set()
+    for example in questions(args):
+        rows = workload.engines.embedder.embed(
+            [embedding_text(p.title, p.text) for p in example.passages]
+        )
+        hits = [
+            Hit(p, 1 / (i + 1), row)
+            for i, (p, row) in enumerate(zip(example.passages, rows, strict=True))
+        ]
+        vector = workload.engines.embedder.embed([example.question.text])[0]
+        for name in args.methods.split(","):
+            key = (args.workload, name, example.id, json.dumps(own, sort_keys=True))
+            if key in done:
+                continue
+            answer_with = workload.method(name)
+            if name not in warm:
+                answer_with(Question("Which one?"), hits[:1], vector)
+                warm.add(name)
+            if name == "cached":
+                workload.keep(hits)
+            begin = time.perf_counter()
+            answer = answer_with(example.question, hits, vector)
+            seconds = time.perf_counter() - begin
+            row = {
+                "workload": args.workload,
+                "method": name,
+                "id": example.id,
+                "settings": own,
+                "seconds": round(seconds, 4),
+                "stages": {k: round(v, 4) for k, v in answer.timings.items()},
+                "usage": {
+                    role: {
+                        "prefilled": u.prefilled,
+                        "reused": u.reused,
+                        "decoded": u.decoded,
+                        "prefill_s": round(u.prefill_s, 4),
+                        "decode_s": round(u.decode_s, 4),
+                        "total_s": round(u.total_s, 4),
+                    }
+                    for role, u in answer.usage.items()
+                },
+                "decided_by": answer.decided_by,
+                "right": grade(answer.answer, example.question, example.answers).right,
+                "load": round(os.getloadavg()[0], 2),
+                "machine": stamp,
+            }
+            RESULTS.parent.mkdir(parents=True, exist_ok=True)
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(f"{name:24} {example.id:20} {seconds:7.2f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    sys.exit(main())

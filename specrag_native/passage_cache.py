@@ -1,0 +1,148 @@
+"""Passages as a drafter read them, kept in a folder beside the index.
+
+Law: a cache may vanish at any time and nothing is lost but time; what it holds serves only the
+model file that made it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from specrag_native.engine import EngineOptions, NativeEngine
+from specrag_native.errors import ConfigError
+from specrag_native.prompts import drafter_prompt
+from specrag_native.protocol import CancelFlag
+from specrag_native.types import Passage, Question
+
+FOLDER = "passages"
+_SETTINGS = "cache.json"
+DEFAULT_BYTES = 4 << 30
+_CHUNK = 8
+"""Passages computed in one call; after each the person can stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFolder:
+    """Where an index keeps passages that were computed, and how many bytes that may take."""
+
+    path: Path
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Precomputed:
+    """What :func:`precompute` did.
+
+    Passages computed now, kept before, and left out for lack of room; ``used`` is the size of the
+    folder in bytes.
+    """
+
+    computed: int
+    kept_before: int
+    left_out: int
+    used: int
+
+
+def cache_folder(index_dir: Path) -> CacheFolder | None:
+    """Return the folder of kept passages of an index; ``None`` when it has none."""
+    folder = index_dir / FOLDER
+    try:
+        limit = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))["bytes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return CacheFolder(folder, limit) if isinstance(limit, int) and limit > 0 else None
+
+
+def make_cache_folder(index_dir: Path, limit: int) -> CacheFolder:
+    """Make the folder, or change how large it may become.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    folder = index_dir / FOLDER
+    try:
+        folder.mkdir(exist_ok=True)
+        new = folder / f"{_SETTINGS}.new"
+        new.write_text(json.dumps({"bytes": limit}) + "\n", encoding="utf-8")
+        new.replace(folder / _SETTINGS)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be written ({error.strerror}): free some space or choose another "
+            "index"
+        ) from None
+    return CacheFolder(folder, limit)
+
+
+def remove_cache_folder(index_dir: Path) -> None:
+    """Remove every kept passage of an index, and the folder."""
+    folder = index_dir / FOLDER
+    (folder / _SETTINGS).unlink(missing_ok=True)
+    for pattern in ("*.kv", "*.part", "*.new"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def precompute(
+    path: Path,
+    options: EngineOptions,
+    kept: CacheFolder,
+    passages: Iterable[Passage],
+    total: int,
+    *,
+    progress: Callable[[int], None] = lambda done: None,
+    cancel: CancelFlag | None = None,
+) -> Precomputed:
+    """Compute passages as the drafter reads them standalone, into a folder.
+
+    What is there already is not computed again, so a stopped run goes on where it was. It ends when
+    the folder is full; nothing goes to make room.
+
+    Args:
+        path: the drafter's file.
+        options: settings of its engine.
+        kept: the folder.
+        passages: what to compute.
+        total: how many there are.
+        progress: called with the number of passages done.
+        cancel: stops within a batch; ``Cancelled`` is raised, what was computed is kept.
+    """
+    engine = NativeEngine(
+        path,
+        dataclasses.replace(
+            options,
+            passage_cache_folder=str(kept.path),
+            passage_cache_folder_bytes=kept.limit,
+            passage_cache_evicts=False,
+        ),
+    )
+    iterator = iter(passages)
+    done = computed = 0
+    while chunk := list(islice(iterator, _CHUNK)):
+        before = _n_files(kept)
+        misses = engine.passage_cache.misses
+        engine.score(
+            [drafter_prompt(engine, Question("?"), (p,), standalone=True) for p in chunk],
+            cancel=cancel,
+        )
+        stored = _n_files(kept) - before
+        computed += stored
+        missed = engine.passage_cache.misses - misses
+        done += len(chunk) - (missed - stored)
+        progress(done)
+        if stored < missed:
+            break
+    facts = engine.passage_cache
+    return Precomputed(
+        computed=computed, kept_before=facts.hits, left_out=total - done, used=facts.disk_bytes
+    )
+
+
+def _n_files(kept: CacheFolder) -> int:
+    return sum(1 for _ in kept.path.glob("*.kv"))
