@@ -91,6 +91,9 @@ class FakeModels:
         self.verifier = FakeEngine("verifier.gguf")
         self.embedder = FakeEmbedder()
 
+    def tuned(self, role: str) -> dict[str, int | str]:
+        return {}
+
 
 PROVENANCE = Provenance(
     models={

@@ -189,9 +189,6 @@ class FakeModels:
         self.verifier = verifier
         self.embedder = FakeEmbedder()
 
-    def tuned(self, role: str) -> dict[str, int | str]:
-        return {}
-
 
 def passage(i: int, text: str = "") -> Passage:
     text = text or f"Fact number {i} is here."
