@@ -16,7 +16,6 @@ from typing import Any, Literal
 from specrag_native.engine import EngineOptions, NativeEmbedder, NativeEngine
 from specrag_native.errors import ModelFileError
 from specrag_native.passage_cache import CacheFolder
-from specrag_native.tuning_store import settings_for
 
 Role = Literal["drafter", "verifier", "embedder"]
 
@@ -80,7 +79,11 @@ class Engines:
 
     def tuned(self, role: Role) -> dict[str, int | str]:
         """Return the settings of ``specrag tune`` that a role's engine is loaded with."""
-        return settings_for(self.path(role)) if self._tuned and role != "embedder" else {}
+        if not self._tuned or role == "embedder":
+            return {}
+        from specrag_native.tuning_store import settings_for
+
+        return settings_for(self.path(role))
 
     def options(self, role: Role) -> EngineOptions:
         """Return the settings that a role's engine is loaded with."""

@@ -27,3 +27,20 @@ def usable_cores() -> int:
         return max(1, len(os.sched_getaffinity(0)))
     except AttributeError:  # macOS, Windows
         return max(1, os.cpu_count() or 1)
+
+
+def waited_s() -> float | None:
+    """Return the seconds that this process's threads stood in line for a core, all together.
+
+    They stand in line when other programs use the cores. None where the system does not tell.
+    """
+    total = 0
+    try:
+        for task in Path("/proc/self/task").iterdir():
+            try:
+                total += int((task / "schedstat").read_text(encoding="utf-8").split()[1])
+            except FileNotFoundError:  # a thread that has just ended
+                continue
+    except (OSError, ValueError, IndexError):
+        return None
+    return total / 1e9

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from specrag_native.engine import EngineOptions, NativeEngine, physical_cores, quantise
 from specrag_native.errors import Cancelled, ConfigError, EngineError, ModelFileError
-from specrag_native.hardware import usable_cores
+from specrag_native.hardware import usable_cores, waited_s
 from specrag_native.protocol import CancelFlag, Engine
 from specrag_native.tuning_store import TUNABLE, Kept, Rates, file_digest, this_machine
 from specrag_native.tuning_work import WORKS, Sample, Work, warm_up
@@ -31,9 +31,11 @@ HOPELESS = 1.1
 the best setting."""
 DRAFTER_SHARE = 0.5
 """Of the time, as long as the verifier has not had its turn."""
-DISTURBED = 1.15
-"""The same settings taking this much longer, or shorter, at the end than at the start show that
-the machine did other work."""
+DISTURBED = 1.25
+"""The same settings taking this much longer one time than another show that the machine did other
+work meanwhile."""
+WAITING = 0.1
+"""Share of the time that threads may stand in line for a core on a machine that counts as quiet."""
 
 Role = Literal["drafter", "verifier"]
 Changes = dict[str, Any]
@@ -103,7 +105,8 @@ class Tuning:
     ``default`` and ``chosen`` are None when there was no time to measure even the defaults.
     ``settings`` holds what differs from the defaults; ``left`` names settings that were not, or not
     wholly, tried. ``drift``: seconds the defaults took at the end over those at the start.
-    ``stopped``: by Ctrl-C.
+    ``waiting``: share of the time that threads stood in line for a core, 0 where the system does
+    not tell. ``stopped``: by Ctrl-C.
     """
 
     role: str
@@ -115,18 +118,26 @@ class Tuning:
     trials: tuple[Trial, ...]
     left: tuple[str, ...]
     drift: float
+    waiting: float
     stopped: bool
     other_type: OtherType | None
 
     @property
     def disturbed(self) -> bool:
-        """Whether the machine seems to have done other work meanwhile."""
+        """Whether the machine seems to have done other work, so that nothing is to be believed."""
         spread = max((s.spread for s in (self.default, self.chosen) if s), default=0.0)
-        return max(self.drift, 1 / self.drift, 1 + 2 * spread) > DISTURBED
+        uneven = max(self.drift, 1 / self.drift, 1 + 2 * spread)
+        return uneven > DISTURBED or self.waiting > WAITING
 
     def to_keep(self) -> Kept | None:
-        """Return what is to be kept of it; None when no setting was tried to the end."""
+        """Return what is to be kept of it.
+
+        None when no setting was tried to the end, and when the machine was busy: settings that are
+        fast beside other programs, such as fewer threads, are slow without them.
+        """
         if self.default is None or self.chosen is None or set(self.left) == set(self.defaults):
+            return None
+        if self.disturbed:
             return None
         return Kept(
             digest=file_digest(self.path),
@@ -191,6 +202,7 @@ class Search:
         cancel: ends the search as the time limit does.
         physical: physical cores.
         logical: logical cores.
+        waited: seconds that threads have stood in line for a core so far.
     """
 
     def __init__(
@@ -207,6 +219,7 @@ class Search:
         cancel: CancelFlag | None = None,
         physical: int | None = None,
         logical: int | None = None,
+        waited: Callable[[], float | None] = waited_s,
     ) -> None:
         self._role, self._path, self._base = role, path, base
         self._load, self._work, self._cancel = load, work, cancel
@@ -223,6 +236,8 @@ class Search:
         self._best: Speed | None = None
         self._trials: list[Trial] = []
         self._finished: set[str] = set()
+        self._waited = waited
+        self._waited_s = self._worked_s = 0.0
         self._drift = 1.0
         self._stopped = False
         self._other: OtherType | None = None
@@ -259,6 +274,7 @@ class Search:
             trials=tuple(self._trials),
             left=tuple(n for n in names if n not in self._finished),
             drift=self._drift,
+            waiting=self._waited_s / self._worked_s if self._worked_s else 0.0,
             stopped=self._stopped,
             other_type=self._other,
         )
@@ -279,10 +295,14 @@ class Search:
         if self._left_s() <= 0:
             raise _OutOfTime
         self._mark = (self._mark + 1) % 10**6
-        began = self._clock()
+        began, in_line = self._clock(), self._waited()
         sample = self._work.run(engine, self._size, self._mark, self._cancel)
+        spent = self._clock() - began
         if self._default is None:
-            self._repetition_s = max(self._repetition_s, self._clock() - began)
+            self._repetition_s = max(self._repetition_s, spent)
+            if in_line is not None:
+                self._waited_s += max(0.0, (self._waited() or 0.0) - in_line)
+                self._worked_s += spent * (self._base.threads or self._physical)
         return sample
 
     def _open(self, load: Load, changes: Changes) -> Engine:

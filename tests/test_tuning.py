@@ -48,13 +48,15 @@ class World:
         noise: tuple[float, ...] = (1.0,),
         load_s: float = 0.5,
         repetition_s: float = 1.0,
+        in_line: float = 0.0,
     ) -> None:
-        self.now = 0.0
+        self.now = self.waited_s = 0.0
         self.runs = 0
         self.loaded: list[EngineOptions] = []
         self.marks: list[int] = []
         self._pace, self._noise = pace, noise
         self._load_s, self._repetition_s = load_s, repetition_s
+        self.in_line = in_line  # threads that stand in line for a core
         self.at_run: Callable[[int], None] = lambda n: None
 
     def load(self, options: EngineOptions, path: Path | None = None) -> Any:
@@ -70,6 +72,7 @@ class World:
         seconds = self._repetition_s * self._noise[self.runs % len(self._noise)] / engine.pace
         self.runs += 1
         self.now += seconds
+        self.waited_s += self.in_line * seconds
         prefill, decode = WORK_TOKENS
         return Sample(prefill, seconds * 0.5, decode, seconds * 0.5, largest=2000)
 
@@ -84,6 +87,7 @@ class World:
             clock=lambda: self.now,
             physical=4,
             logical=8,
+            waited=lambda: self.waited_s,
             **more,
         )
 
@@ -245,6 +249,16 @@ def test_flash_attention_on_is_not_tried_where_auto_must_be_on() -> None:
     assert [t.value for t in found.trials if t.setting == "flash_attention"] == ["off"]
 
 
+def test_nothing_is_kept_when_threads_had_to_wait_for_a_core(model: Path) -> None:
+    def found(in_line: float) -> Tuning:
+        world = World(lambda o: 1.3 if o.threads == 3 else 1.0, in_line=in_line)
+        return dataclasses.replace(world.search().run(), path=model)
+
+    quiet, busy = found(0.2), found(2.0)
+    assert (quiet.waiting, busy.waiting) == (pytest.approx(0.05), pytest.approx(0.5))
+    assert quiet.to_keep() is not None and busy.to_keep() is None
+
+
 def test_no_two_repetitions_share_their_texts() -> None:
     world = World()
     world.search().run()
@@ -294,6 +308,7 @@ def test_a_work_smaller_than_both_batches_says_nothing_about_them() -> None:
         clock=lambda: world.now,
         physical=2,
         logical=2,
+        waited=lambda: None,
     ).run()
     assert [t.value for t in small.trials if t.setting == "n_batch"] == [128]
 
@@ -516,6 +531,10 @@ def run(*words: str) -> int:
     return result
 
 
+def _quiet(search: Any) -> dict[str, Any]:
+    return {**search.__init__.__kwdefaults__, "waited": lambda: 0.0}
+
+
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch, model: Path) -> World:
     """The command with one model and a machine that is faster with a batch of 256."""
@@ -532,6 +551,7 @@ def world(monkeypatch: pytest.MonkeyPatch, model: Path) -> World:
         return real(targets, **how)
 
     monkeypatch.setattr(tuning, "tune", faked)
+    monkeypatch.setattr(Search.__init__, "__kwdefaults__", _quiet(Search))
     monkeypatch.setattr(tuning, "quantise", lambda *a, **k: None)
     monkeypatch.setattr("specrag_native.engine.new_cancel_flag", threading.Event)
     monkeypatch.setattr(threading.Event, "cancel", threading.Event.set, raising=False)

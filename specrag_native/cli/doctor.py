@@ -215,7 +215,7 @@ def _print_tuning(tuning: Report) -> None:
     for model in tuning["models"]:
         if model["tuned"]:
             settings = ", ".join(f"{k} {v}" for k, v in model["settings"].items())
-            said = f"{settings or 'the defaults are the fastest'} ({model['date']})"
+            said = f"{settings or 'the defaults, the fastest of what was tried'} ({model['date']})"
             if model["left"]:
                 said += f"; not tried: {', '.join(model['left'])}"
         elif model["elsewhere"]:

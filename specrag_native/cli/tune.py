@@ -166,15 +166,24 @@ def _print(found: list[Tuning], spent: float) -> None:
             print(f"  {line}".rstrip())
     print()
     if any(t.stopped for t in found):
-        print("stopped; what was finished before is kept")
-    if any(t.disturbed for t in found):
-        print("the same work took longer one time than another: run it again on a quiet machine")
+        print("stopped before the end")
+    for tuning in found:
+        if tuning.disturbed:
+            print(f"{tuning.role}: not kept, the machine was busy{_in_line(tuning)}: run it again")
+        elif tuning.to_keep() is None:
+            print(f"{tuning.role}: not kept, too little was measured: give it more --seconds")
     if any(t.to_keep() for t in found):
         print(f"kept in {store_path()}; specrag tune --reset forgets it")
-    else:
-        print("nothing was kept: too little was measured")
     if is_off():
         print("SPECRAG_NO_TUNING is set: the defaults are used until it is not")
+
+
+def _in_line(tuning: Tuning) -> str:
+    from specrag_native.tuning import WAITING
+
+    if tuning.waiting <= WAITING:
+        return ""
+    return f" (its threads waited {tuning.waiting:.0%} of the time for a core)"
 
 
 def _lines(tuning: Tuning) -> list[str]:
@@ -248,6 +257,7 @@ def _as_json(found: list[Tuning], spent: float) -> dict[str, Any]:
                 "tried": [dataclasses.asdict(trial) for trial in t.trials],
                 "left": list(t.left),
                 "disturbed": t.disturbed,
+                "waiting": round(t.waiting, 3),
                 "stopped": t.stopped,
                 "other_type": t.other_type
                 and {"type": t.other_type.type, **(_speed(t.other_type.speed) or {})},
