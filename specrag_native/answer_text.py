@@ -19,7 +19,6 @@ _UNKNOWN = (
     "no answer",
     "none",
     "n/a",
-    "na",
     "cannot be determined",
     "unclear",
     *(

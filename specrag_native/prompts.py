@@ -57,7 +57,7 @@ ABSTAIN_TEXT = "Your documents do not say."
 _UNKNOWN = re.compile(
     r"^(the )?(answer( is)?:? *)?("
     r"unknown|not (known|mentioned|stated|given|specified|provided|available|found|sure|enough)|"
-    r"no answer|none( of the above)?|n/?a|cannot be determined|unclear|"
+    r"no answer\b|none( of the above)?\b|n/a\b|cannot be determined|unclear\b|"
     r"(the )?(passages?|text|evidence)( do| does)?( not|n't)\b"
     r")",
     re.IGNORECASE,

@@ -131,6 +131,9 @@ def test_drafts_that_say_unknown_are_recognised(text: str) -> None:
     assert prompts.is_unknown(text)
 
 
-@pytest.mark.parametrize("text", ["Nobel", "North", "Nothing Else Matters", "Noon", "Notre-Dame"])
+@pytest.mark.parametrize(
+    "text",
+    ["Nobel", "Nothing Else Matters", "Notre-Dame", "Napoleon", "NASA", "Na", "Nonetheless, Bern"],
+)
 def test_answers_that_look_alike_are_not_unknown(text: str) -> None:
     assert not prompts.is_unknown(text)
