@@ -565,7 +565,7 @@ def test_the_command_shows_a_table_and_keeps_the_settings(
 ) -> None:
     assert run() == 0
     told = capsys.readouterr().out
-    assert "drafter: toy.gguf" in told and "1.30x, kept" in told
+    assert "drafter: toy.gguf" in told and "1.30x, chosen" in told
     (row,) = (line.split() for line in told.splitlines() if line.strip().startswith("n_batch"))
     assert row[1:3] == ["512", "256"]
     assert tuning_store.settings_for(model) == {"n_batch": 256}

@@ -168,10 +168,11 @@ def _print(found: list[Tuning], spent: float) -> None:
     if any(t.stopped for t in found):
         print("stopped before the end")
     for tuning in found:
-        if tuning.disturbed:
+        if tuning.disturbed and tuning.default is not None:
             print(f"{tuning.role}: not kept, the machine was busy{_in_line(tuning)}: run it again")
         elif tuning.to_keep() is None:
-            print(f"{tuning.role}: not kept, too little was measured: give it more --seconds")
+            advice = "" if tuning.stopped else ": give it more --seconds"
+            print(f"{tuning.role}: not kept, too little was measured{advice}")
     if any(t.to_keep() for t in found):
         print(f"kept in {store_path()}; specrag tune --reset forgets it")
     if is_off():
@@ -189,7 +190,7 @@ def _in_line(tuning: Tuning) -> str:
 def _lines(tuning: Tuning) -> list[str]:
     """Return what a person reads of one model."""
     if tuning.default is None or tuning.chosen is None:
-        return ["stopped before the defaults were measured: give it more --seconds"]
+        return ["stopped before the defaults were measured"]
     rows = [("setting", "default", "chosen", "tried")]
     for name, default in tuning.defaults.items():
         tried = ", ".join(_tried(t) for t in tuning.trials if t.setting == name)
@@ -220,7 +221,7 @@ def _lines(tuning: Tuning) -> list[str]:
 def _tried(trial: Trial) -> str:
     if trial.verdict == "impossible":
         return f"{trial.value} (not possible)"
-    note = {"kept": ", kept", "not confirmed": ", not so a second time"}.get(trial.verdict, "")
+    note = {"kept": ", chosen", "not confirmed": ", not so a second time"}.get(trial.verdict, "")
     if trial.verdict == "no gain" and trial.pace > 1.03:
         note = ", not sure"
     return f"{trial.value} ({trial.pace:.2f}x{note})"
