@@ -43,6 +43,7 @@ def verdict_of(draft: DraftRecord) -> Verdict:
         draft.answer_logprob,
         draft.rationale_logprob or LogprobSpan(0.0, 0),
         draft.unknown,
+        draft.unknown_logprob,
     )
     return Verdict(made, Scores(0.0), draft.verified, draft.support, draft.contained)
 

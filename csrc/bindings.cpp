@@ -105,16 +105,18 @@ void bind_values(py::module_& m) {
     py::class_<Stage>(m, "Stage")
         .def(py::init([](std::int32_t max_tokens, std::int32_t min_tokens,
                          std::vector<std::string> stop, std::vector<Segment> then,
-                         std::vector<std::string> last) {
-                 return Stage{max_tokens, min_tokens, std::move(stop), std::move(then),
-                              std::move(last)};
+                         std::vector<std::string> watch, std::vector<std::string> last) {
+                 return Stage{max_tokens,      min_tokens,       std::move(stop),
+                              std::move(then), std::move(watch), std::move(last)};
              }),
-             py::kw_only(), "max_tokens"_a, "min_tokens"_a, "stop"_a, "then"_a, "last"_a);
+             py::kw_only(), "max_tokens"_a, "min_tokens"_a, "stop"_a, "then"_a, "watch"_a,
+             "last"_a);
 
     py::class_<Completion>(m, "Completion")
         .def_readonly("tokens", &Completion::tokens)
         .def_readonly("logprobs", &Completion::logprobs)
         .def_readonly("text", &Completion::text)
+        .def_readonly("watched", &Completion::watched)
         .def_property_readonly("finish_reason", [](const Completion& c) {
             return finish_reason_name(c.finish_reason);
         });

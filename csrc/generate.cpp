@@ -67,6 +67,7 @@ public:
     // Takes the next token from the logits behind the last computed token. `context` is told when
     // computed tokens must be forgotten because a stop string began in them.
     void take(const float* logits, Context& context) {
+        watch(logits);
         const TokenLogprob next = choose(logits);
         if (model_.ends_generation(next.token)) {
             end_stage(FinishReason::stop, context);
@@ -99,6 +100,17 @@ private:
         if (options_.temperature <= 0.0F) return greedy(logits, n);
         return draw(logits, n, static_cast<double>(options_.temperature),
                     std::uniform_real_distribution<double>(0.0, 1.0)(random_));
+    }
+
+    // Before the first token of a stage: how probable other beginnings were.
+    void watch(const float* logits) {
+        Completion& completion = result_.completions.back();
+        if (!completion.tokens.empty() || !completion.watched.empty()) return;
+        for (const std::string& text : stage().watch) {
+            const std::vector<Token> tokens = model_.tokenize_text(text, false);
+            completion.watched.push_back(
+                tokens.empty() ? 0.0 : logprob_of(logits, model_.n_vocab(), tokens.front()));
+        }
     }
 
     // Whether a token would leave nothing but white space before the end of the stage.

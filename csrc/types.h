@@ -31,7 +31,8 @@ struct Stage {
         0;  // tokens before which the stage cannot end, whatever the model says
     std::vector<std::string> stop;
     Prompt then;
-    std::vector<std::string> last;  // texts of this stage, trimmed, after which none follows
+    std::vector<std::string> watch;  // texts whose first tokens are watched; see Completion
+    std::vector<std::string> last;   // texts of this stage, trimmed, after which none follows
 };
 
 struct GenerateOptions {
@@ -50,6 +51,8 @@ struct Completion {
     std::vector<double> logprobs;
     std::string text;
     FinishReason finish_reason = FinishReason::length;
+    // Of each watched text, the log-probability that the stage begins with its first token.
+    std::vector<double> watched;
 };
 
 struct Generation {

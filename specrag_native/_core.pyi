@@ -31,7 +31,7 @@ class Segment:
     def text(self) -> str:
         ...
 class Stage:
-    def __init__(self, *, max_tokens: typing.SupportsInt | typing.SupportsIndex, min_tokens: typing.SupportsInt | typing.SupportsIndex, stop: collections.abc.Sequence[str], then: collections.abc.Sequence[Segment], last: collections.abc.Sequence[str]) -> None:
+    def __init__(self, *, max_tokens: typing.SupportsInt | typing.SupportsIndex, min_tokens: typing.SupportsInt | typing.SupportsIndex, stop: collections.abc.Sequence[str], then: collections.abc.Sequence[Segment], watch: collections.abc.Sequence[str], last: collections.abc.Sequence[str]) -> None:
         ...
 class Completion:
     @property
@@ -45,6 +45,9 @@ class Completion:
         ...
     @property
     def tokens(self) -> list[int]:
+        ...
+    @property
+    def watched(self) -> list[float]:
         ...
 class SegmentScore:
     @property

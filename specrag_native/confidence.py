@@ -16,10 +16,14 @@ from specrag_native.citations import cite
 from specrag_native.types import Draft, Verdict
 from specrag_native.verifier import answer_key
 
-FEATURES = ("one", "log_odds_yes", "answer_logprob", "self_containment", "agreement", "known")
+FEATURES = (
+    *("one", "log_odds_yes", "answer_logprob", "self_containment", "agreement", "known"),
+    "unknown_logprob",
+)
 """What the weights are for: a constant; the verifier's log-odds of yes; the mean log-probability
 per token of the answer (drafter) and of answer and rationale (verifier); the share of the drafts
-with an answer that give this one; the share of all drafts that give an answer."""
+with an answer that give this one; the share of all drafts that give an answer; the
+log-probability with which the drafter would have said "unknown" here."""
 
 Weights = tuple[float, ...]
 _LIMIT = 6.0
@@ -48,6 +52,7 @@ def _features(draft: Draft, drafts: Sequence[Draft], log_odds: float, contained:
         contained,
         same / max(1, len(known)),
         len(known) / max(1, len(drafts)),
+        -_LIMIT if draft.unknown_logprob is None else max(-_LIMIT, draft.unknown_logprob),
     )
 
 

@@ -48,6 +48,9 @@ class Config:
     """How drafts read their passages. ``exact``: one after another, each seeing those before it.
     ``standalone``: none sees another, so a passage is computed once for all drafts and can be kept
     for later questions."""
+    unknown_above: float = 1.0
+    """The drafter's probability of beginning with "none" from which on a draft counts as unknown,
+    whatever was written; 1: only when it says so."""
     max_rationale_tokens: int = 48
     """Longest rationale, tokens."""
     max_answer_tokens: int = 24
@@ -109,7 +112,13 @@ class Config:
                 f"passages_per_draft must be between 1 and top ({self.top}), got {k}: lower it or "
                 "raise top"
             )
-        for name in ("abstain_below", "repair_below", "accept_above", "skip_above"):
+        for name in (
+            "abstain_below",
+            "repair_below",
+            "accept_above",
+            "skip_above",
+            "unknown_above",
+        ):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} must be between 0 and 1, got {value!r}")
@@ -130,9 +139,9 @@ class Config:
                 f"repair must be off, or some of {', '.join(get_args(RepairStep))} with commas "
                 f"between and none twice, got {self.repair!r}"
             )
-        if len(self.confidence_weights) not in (0, 6):
+        if len(self.confidence_weights) not in (0, 7):
             raise ConfigError(
-                f"confidence_weights must be 6 numbers or none, got {len(self.confidence_weights)}"
+                f"confidence_weights must be 7 numbers or none, got {len(self.confidence_weights)}"
             )
         if not (self.use_draft_score or self.use_self_containment or self.use_self_reflection):
             raise ConfigError("at least one of the three scores must be in use, got none")

@@ -6,6 +6,7 @@ twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from specrag_native import prompts
@@ -22,6 +23,7 @@ class Drafter:
     def __init__(self, engine: Engine, config: Config) -> None:
         self._engine = engine
         self._standalone = config.layout == "standalone"
+        self._unknown_above = config.unknown_above
         self._options = GenerateOptions(
             stages=prompts.drafter_stages(
                 max_rationale_tokens=config.max_rationale_tokens,
@@ -59,18 +61,22 @@ class Drafter:
         if cancel is not None and cancel.cancelled:
             raise Cancelled("cancelled while drafting")
         drafts = [
-            read_draft(question, subset, generation)
+            read_draft(question, subset, generation, unknown_above=self._unknown_above)
             for subset, generation in zip(subsets, batch, strict=True)
         ]
         return drafts, batch.usage
 
 
-def read_draft(question: Question, subset: Subset, generation: Generation) -> Draft:
+def read_draft(
+    question: Question, subset: Subset, generation: Generation, *, unknown_above: float = 1.0
+) -> Draft:
     """Return the draft that a generation of two stages, rationale and answer, holds.
 
-    There is no second stage when the rationale says that the passages hold no answer.
+    There is no second stage when the rationale says that the passages hold no answer. From a
+    probability of ``unknown_above`` to have begun so, the draft is unknown whatever it says.
     """
     rationale, *rest = generation.completions
+    unknown_logprob = rationale.watched[0] if rationale.watched else None
     if not rest:
         return Draft(
             answer=prompts.UNKNOWN,
@@ -79,6 +85,7 @@ def read_draft(question: Question, subset: Subset, generation: Generation) -> Dr
             rationale_logprob=_span(rationale.logprob),
             answer_logprob=LogprobSpan(0.0, 1),
             unknown=True,
+            unknown_logprob=unknown_logprob,
         )
     (answer,) = rest
     text = prompts.read_answer(answer.text, question)
@@ -88,7 +95,9 @@ def read_draft(question: Question, subset: Subset, generation: Generation) -> Dr
         subset=subset,
         rationale_logprob=_span(rationale.logprob),
         answer_logprob=_span(answer.logprob),
-        unknown=prompts.is_unknown(text),
+        unknown=prompts.is_unknown(text)
+        or (unknown_logprob is not None and math.exp(unknown_logprob) >= unknown_above),
+        unknown_logprob=unknown_logprob,
     )
 
 

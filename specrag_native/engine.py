@@ -459,6 +459,7 @@ class NativeEngine:
                         min_tokens=s.min_tokens,
                         stop=list(s.stop),
                         then=self._native(s.then),
+                        watch=list(s.watch),
                         last=list(s.last),
                     )
                     for s in options.stages
@@ -477,6 +478,7 @@ class NativeEngine:
                         logprobs=tuple(c.logprobs),
                         text=c.text,
                         finish_reason=cast(FinishReason, c.finish_reason),
+                        watched=tuple(c.watched),
                     )
                     for c in completions
                 )

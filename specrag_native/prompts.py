@@ -135,6 +135,7 @@ def drafter_stages(*, max_rationale_tokens: int, max_answer_tokens: int) -> tupl
             min_tokens=1,
             stop=("\n",),
             then=(plain(DRAFTER_ANSWER),),
+            watch=(f" {NO_EVIDENCE}",),
             last=(NO_EVIDENCE,),
         ),
         Stage(max_tokens=max_answer_tokens, min_tokens=1, stop=("\n",)),

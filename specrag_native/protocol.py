@@ -48,13 +48,15 @@ class Stage:
     It ends at one of the ``stop`` strings, at an end-of-generation token or after ``max_tokens``
     tokens, but never before ``min_tokens``. Then ``then`` is forced into the prompt and the next
     stage begins; the last stage has none. A stage whose text is one of ``last`` (trimmed, without
-    a full stop) ends the generation: none follows.
+    a full stop) ends the generation: none follows. ``watch``: texts whose chance to begin the stage
+    is reported, see :class:`Completion`.
     """
 
     max_tokens: int = 128
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
     then: Prompt = ()
+    watch: tuple[str, ...] = ()
     last: tuple[str, ...] = ()
 
 
@@ -69,12 +71,17 @@ class GenerateOptions:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What one stage produced: one natural-log probability per token, stop tokens excluded."""
+    """What one stage produced: one natural-log probability per token, stop tokens excluded.
+
+    ``watched``: for each text of the stage's ``watch``, the natural-log probability that the stage
+    begins with the first token of that text.
+    """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     text: str
     finish_reason: FinishReason
+    watched: tuple[float, ...] = ()
 
     @property
     def logprob(self) -> LogprobSpan:

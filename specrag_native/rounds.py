@@ -115,7 +115,7 @@ class Rounds:
                     break
                 n = run.budget.drafts(len(left), tokens=tokens, decoded=config.max_rationale_tokens)
                 now, left = left[:n], left[n:]
-                kept = _Kept(engine)
+                kept = _Kept(engine, config.unknown_above)
                 try:
                     drafts, usage = Drafter(kept if run.budget.limited else engine, config).draft(
                         run.question, now, on_text=self._show, cancel=run.flag
@@ -197,8 +197,9 @@ class Rounds:
 class _Kept:
     """An engine that keeps what its last call wrote, so that a cut call does not lose it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, unknown_above: float) -> None:
         self._engine = engine
+        self._unknown_above = unknown_above
         self._batch: Batch[Generation] = Batch((), Usage())
 
     @property
@@ -225,7 +226,7 @@ class _Kept:
     def finished(self, question: Question, subsets: Sequence[Subset]) -> tuple[list[Draft], Usage]:
         """Return the drafts that were written to their end, and what the call used."""
         drafts = [
-            read_draft(question, subset, generation)
+            read_draft(question, subset, generation, unknown_above=self._unknown_above)
             for subset, generation in zip(subsets, self._batch, strict=False)
             if generation.finish_reason != "cancelled"
         ]

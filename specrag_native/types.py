@@ -100,6 +100,8 @@ class Draft:
     rationale_logprob: LogprobSpan
     unknown: bool = False
     """True when the drafter said that its passages do not hold the answer."""
+    unknown_logprob: float | None = None
+    """Natural log of the probability with which it would have said so; ``None``: not measured."""
 
 
 @dataclass(frozen=True, slots=True)

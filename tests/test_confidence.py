@@ -26,7 +26,7 @@ def verdict(
     unknown: bool = False,
 ) -> Verdict:
     span = LogprobSpan(-0.4, 2)
-    draft = Draft(answer, rationale, Subset((passage(0),)), span, span, unknown)
+    draft = Draft(answer, rationale, Subset((passage(0),)), span, span, unknown, -2.0)
     contained = LogprobSpan(-3.0, 3) if yes is not None else None
     return Verdict(draft, Scores(0.0), yes is not None, yes, contained)
 
@@ -43,6 +43,7 @@ def test_features_say_what_they_are_called() -> None:
             "self_containment": -1.0,
             "agreement": 2 / 3,
             "known": 3 / 4,
+            "unknown_logprob": -2.0,
         }
     )
     assert features(verdict("0", yes=None), others) is None
@@ -51,12 +52,12 @@ def test_features_say_what_they_are_called() -> None:
 def test_weights_make_a_probability_that_support_can_only_lower() -> None:
     chosen = verdict("0")
     assert confidence(chosen) == pytest.approx(0.8)
-    weights = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    weights = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     assert confidence(chosen, [chosen], weights) == pytest.approx(0.8)
-    sceptical = (-2.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    sceptical = (-2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     assert confidence(chosen, [chosen], sceptical) < 0.4
     made_up = verdict("Zanzibar", rationale="Elephants invented jazz")
-    assert confidence(made_up, [made_up], (50.0, 0, 0, 0, 0, 0)) < 0.05
+    assert confidence(made_up, [made_up], (50.0, 0, 0, 0, 0, 0, 0)) < 0.05
     alone = verdict("0", yes=None)
     assert confidence(alone, [alone], weights) == pytest.approx(math.exp(-0.2))
 
@@ -66,7 +67,7 @@ logprobs = st.floats(-30, 0)
 
 @given(
     st.lists(st.tuples(st.sampled_from("079"), logprobs, st.booleans()), min_size=1, max_size=5),
-    st.lists(st.floats(-10, 10), min_size=6, max_size=6),
+    st.lists(st.floats(-10, 10), min_size=7, max_size=7),
     st.floats(0, 1),
     logprobs,
 )
@@ -96,13 +97,13 @@ def test_settings_are_those_of_exactly_the_two_files(
     pair = {
         "drafter": "a.gguf",
         "verifier": "b.gguf",
-        "confidence_weights": [0.0, 1, 2, 3, 4, 5],
+        "confidence_weights": [0.0, 1, 2, 3, 4, 5, 6],
         "repair_below": 0.6,
         "fitted_on": {"questions": 3},
     }
     (tmp_path / "calibration.json").write_text(json.dumps({"pairs": [pair]}))
     found = calibration.settings_for(a, b)
-    assert found == {"confidence_weights": (0.0, 1, 2, 3, 4, 5), "repair_below": 0.6}
+    assert found == {"confidence_weights": (0.0, 1, 2, 3, 4, 5, 6), "repair_below": 0.6}
     assert Config.from_mapping(found).repair_below == 0.6
     assert calibration.settings_for(b, a) == {}
     (tmp_path / "calibration.json").write_text("{")
@@ -111,5 +112,5 @@ def test_settings_are_those_of_exactly_the_two_files(
 
 
 def test_a_wrong_number_of_weights_is_refused() -> None:
-    with pytest.raises(ConfigError, match="confidence_weights must be 6"):
+    with pytest.raises(ConfigError, match="confidence_weights must be 7"):
         Config(confidence_weights=(1.0,))

@@ -14,7 +14,7 @@ from specrag_native.prompts import ABSTAIN_TEXT
 from specrag_native.types import Answer
 from tests.fakes import FakeEngine, FakeModels, hits
 
-WEIGHTS = (-4.0, 0.7, -1.1, 0.04, 0.3, 1.4)
+WEIGHTS = (-4.0, 0.7, -1.1, 0.04, 0.3, 1.4, 0.0)
 """Confidence weights under which hardly anything is trusted."""
 
 

@@ -324,3 +324,22 @@ def test_a_last_text_ends_the_generation(tiny: Path) -> None:
     cut = engine(tiny).generate(ask, GenerateOptions((ended, Stage(max_tokens=4))))
     assert len(cut[0].completions) == 1
     assert cut[0].completions[0].text == said
+
+
+def test_other_beginnings_are_watched(tiny: Path) -> None:
+    model = engine(tiny)
+    stages = (
+        Stage(max_tokens=3, then=(Segment(" then: "),), watch=("xyz", "q")),
+        Stage(max_tokens=2, watch=("w",)),
+    )
+    for generation, asked in zip(
+        model.generate(PROMPTS, GenerateOptions(stages)), PROMPTS, strict=True
+    ):
+        first, second = generation.completions
+        expected = [
+            model.score([(*asked, Segment(text, scored=True))])[0].segments[0].logprobs[0]
+            for text in ("xyz", "q")
+        ]
+        assert list(first.watched) == pytest.approx(expected, abs=0.02)
+        assert len(second.watched) == 1
+        assert first.watched[0] <= first.logprobs[0] + 1e-6

@@ -74,6 +74,13 @@ def _add_data(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--unknown", type=float, default=0.25, metavar="SHARE", help="share without an answer"
     )
     parser.add_argument(
+        "--hard-unknown",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of questions asked once more of close passages without their answer",
+    )
+    parser.add_argument(
         "--sizes",
         default="1:0.15,2:0.7,3:0.15",
         metavar="K:WEIGHT,...",
@@ -134,6 +141,7 @@ def run_data(args: argparse.Namespace) -> int:
         held_back=args.held_back,
         draw=DrawOptions(
             unknown=args.unknown,
+            hard_unknown=args.hard_unknown,
             sizes=_sizes(args.sizes),
             per_subset=args.per_subset,
             seed=args.seed,

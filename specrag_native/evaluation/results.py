@@ -78,6 +78,7 @@ class DraftRecord:
     total: float | None = None
     confidence: float = 0.0
     confidence_alone: float = 0.0
+    unknown_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,9 @@ class Record:
     """One question answered by one method.
 
     ``abstained``: 1 when it declined to answer (a share where a record stands for a mean).
-    ``timings``: seconds per stage. ``silence``: how right it would be to decline, where the set has
-    an option for that. ``derived``: computed from the drafts of another record,
+    ``timings``: seconds per stage. ``repairs``: for each step of repair its ``answer``, how
+    ``right`` it is, its ``seconds`` and ``usage``. ``silence``: how right it would be to decline,
+    where the set has an option for that. ``derived``: computed from the drafts of another record,
     without running a model.
     """
 
@@ -103,6 +105,7 @@ class Record:
     timings: Mapping[str, float] = field(default_factory=dict)
     usage: Mapping[str, Usage] = field(default_factory=dict)
     drafts: tuple[DraftRecord, ...] = ()
+    repairs: tuple[Mapping[str, Any], ...] = ()
     silence: float | None = None
     error: str | None = None
     derived: bool = False
@@ -125,6 +128,8 @@ class Record:
             "usage": {role: dataclasses.asdict(u) for role, u in self.usage.items()},
             "drafts": [_draft_row(d, rationales) for d in self.drafts],
         }
+        if self.repairs:
+            row["repairs"] = [dict(r) for r in self.repairs]
         if self.silence is not None:
             row["silence"] = self.silence
         if self.error is not None:
@@ -324,6 +329,7 @@ def _record(row: Mapping[str, Any]) -> Record:
         timings=row["timings"],
         usage={role: Usage(**u) for role, u in row["usage"].items()},
         drafts=tuple(_draft(d) for d in row["drafts"]),
+        repairs=tuple(row.get("repairs", ())),
         silence=row.get("silence"),
         error=row.get("error"),
     )
@@ -345,6 +351,7 @@ def _draft(row: Mapping[str, Any]) -> DraftRecord:
         total=row["total"],
         confidence=row.get("confidence", row["support"] or 0.0),
         confidence_alone=row.get("confidence_alone", _mean_probability(row["answer_logprob"])),
+        unknown_logprob=row.get("unknown_logprob"),
     )
 
 
@@ -367,6 +374,7 @@ def _draft_row(draft: DraftRecord, rationales: bool) -> dict[str, Any]:
         "total": draft.total,
         "confidence": draft.confidence,
         "confidence_alone": draft.confidence_alone,
+        "unknown_logprob": draft.unknown_logprob,
     }
     if rationales and draft.rationale is not None:
         row["rationale"] = draft.rationale

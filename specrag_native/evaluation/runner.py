@@ -21,7 +21,7 @@ from specrag_native.evaluation.datasets import Dataset, Example
 from specrag_native.evaluation.methods import Method, Session, build
 from specrag_native.evaluation.results import DraftRecord, Header, Record, ResultFile
 from specrag_native.evaluation.variants import Variant
-from specrag_native.types import Answer, Hit, Verdict
+from specrag_native.types import Answer, Hit, Repair, Verdict
 
 if TYPE_CHECKING:
     from specrag_native.types import FloatArray
@@ -216,8 +216,14 @@ def record(
             _draft(v, example, answer.verdicts, variant.config.confidence_weights)
             for v in answer.verdicts
         ),
+        repairs=tuple(_repair(r, example) for r in answer.repairs),
         silence=metrics.silence(question, example.answers),
     )
+
+
+def _repair(step: Repair, example: Example) -> dict[str, Any]:
+    right = metrics.grade(step.answer, example.question, example.answers).right
+    return {**dataclasses.asdict(step), "right": right if step.answer else 0.0}
 
 
 def _draft(
@@ -239,4 +245,5 @@ def _draft(
         total=scores.total if verdict.verified else None,
         confidence=confidence(verdict, verdicts, weights),
         confidence_alone=confidence(dataclasses.replace(verdict, support=None)),
+        unknown_logprob=draft.unknown_logprob,
     )

@@ -64,7 +64,12 @@ def check(
     )
     for start in range(0, len(examples), batch):
         chunk = examples[start : start + batch]
-        asked = [prompts.drafter_prompt(engine, e.question, e.passages) for e in chunk]
+        asked = [
+            prompts.drafter_prompt(
+                engine, e.question, e.passages, standalone=config.layout == "standalone"
+            )
+            for e in chunk
+        ]
         wanted = [
             (*prompt, *_scored(prompts.drafter_completion(e.rationale, e.answer)))
             for prompt, e in zip(asked, chunk, strict=True)
@@ -73,7 +78,12 @@ def check(
         for example, generation, score in zip(
             chunk, engine.generate(asked, options), scores, strict=True
         ):
-            draft = read_draft(example.question, Subset(example.passages), generation)
+            draft = read_draft(
+                example.question,
+                Subset(example.passages),
+                generation,
+                unknown_above=config.unknown_above,
+            )
             spans = [segment.logprob for segment in score.segments]
             yield Checked(
                 example=example,

@@ -34,6 +34,10 @@ Report = Callable[[int, int], None]
 """Called with the number of examples written and of all."""
 
 
+_HELD_PER_ARTICLE = 8
+"""Most held-back questions of one article, so that no article decides what `check` finds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A question set, and how many of its questions to use; ``None``: all."""
@@ -172,8 +176,10 @@ def _split(
     kept: list[Example] = []
     held: list[Example] = []
     for name in names:
-        is_held = _hash(f"held back {name}") < options.held_back
-        (held if is_held else kept).extend(articles[name])
+        if _hash(f"held back {name}") < options.held_back:
+            held.extend(articles[name][:_HELD_PER_ARTICLE])
+        else:
+            kept.extend(articles[name])
     rng = random.Random(options.draw.seed)
     if limit is not None and len(kept) > limit:
         kept = _sample(kept, limit, rng)

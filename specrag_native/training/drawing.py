@@ -30,13 +30,16 @@ class DrawOptions:
     ``unknown``: share of examples whose subset holds no answer. ``sizes``: weight of each number
     of passages per subset, as at answering time. ``per_subset``: most questions of one subset.
     ``similar``: share of distractors that are close to the question, as retrieval finds them; the
-    others come from the same article where there is one.
+    others come from the same article where there is one. ``hard_unknown``: share of questions that
+    are asked once more of passages which are close to them and do not hold their answer, as when
+    retrieval fails; on top of ``unknown``.
     """
 
     unknown: float = 0.25
     sizes: Mapping[int, float] = field(default_factory=lambda: {1: 0.15, 2: 0.7, 3: 0.15})
     per_subset: int = 10
     similar: float = 0.4
+    hard_unknown: float = 0.0
     seed: int = 0
 
 
@@ -104,6 +107,33 @@ class Drawing:
                 group = self._subset(rows, used, rng)
                 used.update(e.id for e in group)
                 yield from group
+                for row in rows:
+                    # A draw of its own, so that this share changes no other draw.
+                    rng = random.Random(f"{self._options.seed} hard {row.id}")
+                    if rng.random() < self._options.hard_unknown:
+                        yield from self._hard_unknown(row, rng)
+
+    def _hard_unknown(self, row: Example, rng: random.Random) -> Iterator[DraftExample]:
+        """Yield the question with passages that look like evidence for it and are none.
+
+        Only where an answer would stand in the passage as it is: what supports a claim is not to
+        be told from its words.
+        """
+        if row.question.task != "qa" or _is_yes_no(row):
+            return
+        gold = {p.id for p in self._gold[row.id]}
+        own = [p for p in row.passages if p.id not in gold]
+        near = self._neighbours.similar(row.question.text, 10)
+        close = {
+            p.id: p
+            for p in (*own, *near)
+            if p.id not in gold and not holds_answer([p], row.answers)
+        }
+        sizes = self._options.sizes
+        k = rng.choices(list(sizes), weights=list(sizes.values()))[0]
+        passages = rng.sample(list(close.values()), min(k, len(close)))
+        if passages:
+            yield _unknown(row, passages)
 
     def _subset(
         self, rows: list[Example], used: set[str], rng: random.Random

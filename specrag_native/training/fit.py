@@ -136,8 +136,10 @@ class Fit:
         for example in examples:
             digest.update(f"{example.id}\x1f{example.rationale}\n".encode())
         kept = {**asdict(self.options)}
-        for name in ("threads", "device", "save_every"):  # do not change what is learnt
+        for name in ("threads", "device", "save_every", "start"):  # do not change what is learnt
             del kept[name]
+        if self.options.start:
+            kept["start"] = _digest(_last_checkpoint(self.options) / "weights.safetensors")
         settings = {
             "base": self._base.path.name,
             "architecture": self._base.architecture,
@@ -291,15 +293,13 @@ class Fit:
 
         found = checkpoints(self.out)
         step = 0
+        if not found and self.options.start:
+            self._set(load_file(_last_checkpoint(self.options) / "weights.safetensors"))
         if found:
             step = int(json.loads((found[-1] / "step.json").read_text())["step"])
-            weights = load_file(found[-1] / "weights.safetensors")
+            self._set(load_file(found[-1] / "weights.safetensors"))
             moments = load_file(found[-1] / "optimiser.safetensors")
             for name, p in self.model.named_parameters():
-                if not p.requires_grad:
-                    continue
-                with torch.no_grad():
-                    p.copy_(weights[name])
                 if f"{name}/exp_avg" in moments:
                     self._optimiser.state[p] = {
                         "step": torch.tensor(float(step)),
@@ -308,6 +308,34 @@ class Fit:
                     }
         _cut_log(self.out / LOSSES, step)
         return step
+
+    def _set(self, weights: dict[str, torch.Tensor]) -> None:
+        import torch
+
+        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        if weights.keys() != trained.keys() or any(
+            weights[name].shape != p.shape for name, p in trained.items()
+        ):
+            raise ConfigError(
+                f"the weights to start from are not those of a fit with rank {self.options.rank} "
+                "of this base: give the same --rank and --base as there"
+            )
+        with torch.no_grad():
+            for name, p in trained.items():
+                p.copy_(weights[name])
+
+
+def _last_checkpoint(options: FitOptions) -> Path:
+    found = checkpoints(Path(options.start))
+    if not found:
+        raise ConfigError(f"{options.start} holds no checkpoint of a fit: give the folder of one")
+    return found[-1]
+
+
+def _digest(path: Path) -> str:
+    import hashlib
+
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 def checkpoints(out: Path) -> list[Path]:

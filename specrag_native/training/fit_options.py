@@ -19,7 +19,8 @@ class FitOptions:
     ``alpha`` is its scale times the rank. ``rate`` is the peak learning rate: linear warm-up over
     ``warmup`` steps, then a cosine to a tenth. ``groups`` subsets make one step, computed one after
     another (so memory does not depend on it). ``standalone`` is the share of groups read in the
-    standalone layout. ``epochs`` may be a fraction.
+    standalone layout. ``epochs`` may be a fraction. ``start``: folder of another fit with the same
+    rank, whose last weights are the first of this one.
     """
 
     rank: int = 32
@@ -36,6 +37,7 @@ class FitOptions:
     save_every: int = 25
     threads: int = 0
     device: str = "auto"
+    start: str = ""
 
     def __post_init__(self) -> None:
         for name, low, high in (
