@@ -307,7 +307,7 @@ def sizes(args: argparse.Namespace) -> None:
         found = json.loads(out)
         results.append(
             {
-                "words": int(words),
+                "passage_words": int(words),
                 "overlap": int(overlap),
                 "passages": found["passages"],
                 "index_s": round(indexed, 1),

@@ -27,11 +27,11 @@ from specrag_native import catalog, subsets
 from specrag_native.calibration import settings_for
 from specrag_native.config import Config
 from specrag_native.embedding import embedding_text
-from specrag_native.engine import physical_cores
 from specrag_native.engines import Engines, ModelPaths
 from specrag_native.evaluation import machine
 from specrag_native.evaluation.datasets import Example, half_of, read_dataset
 from specrag_native.evaluation.metrics import grade
+from specrag_native.hardware import physical_cores
 from specrag_native.pipeline import Pipeline
 from specrag_native.prompts import drafter_prompt
 from specrag_native.types import Answer, Hit, Question

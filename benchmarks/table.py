@@ -20,6 +20,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "engine.png"
 INDEXING = ROOT / "docs" / "indexing.md"
+SPEED = ROOT / "docs" / "speed.md"
 CARD = ROOT / "models" / "specrag-drafter-135m.md"
 COMMAND = "pytest benchmarks/bench_engine.py --benchmark-json=benchmarks/results/engine-N.json"
 
@@ -122,6 +123,70 @@ def retrieval_table() -> str:
     return "\n".join(lines)
 
 
+def figures_table() -> str:
+    """Return the Markdown of what else was measured of the index; the last run of each counts."""
+    last: dict[str, dict[str, Any]] = {}
+    for run in json.loads((RESULTS / "retrieval.json").read_text()):
+        last[run["benchmark"]] = run
+    lines = ["| what | measured | by |", "|---|---|---|"]
+
+    def line(what: str, found: str, name: str) -> None:
+        lines.append(f"| {what} | {found} | `{last[name]['command']}` |")
+
+    run = last["million"]
+    line(
+        f"search of 10 in {run['passages']:,} generated passages",
+        f"median {run['search_10']['median_ms']:.0f} ms, p95 {run['search_10']['p95_ms']:.0f} ms "
+        f"(vectors {run['dense_part']['median_ms']:.1f} ms, words "
+        f"{run['words_part']['median_ms']:.0f} ms); {run['peak_rss_mb']} MB of memory at most; "
+        f"opened in {run['open_and_load_ms']:.0f} ms",
+        "million",
+    )
+    run = last["latency"]
+    line(
+        f"opening an index of {run['passages']:,} passages",
+        f"{run['open_and_load_ms_median_of_7_fresh_processes']:.0f} ms, median of 7 processes",
+        "latency",
+    )
+    line(
+        "size on disk per 1,000 passages",
+        f"{run['disk_bytes_per_1000_passages'] / 1e6:.1f} MB",
+        "latency",
+    )
+    rates = last["embed"]["passages_per_second"]
+    line(
+        "passages embedded per second",
+        f"{rates['ours']:.1f}; llama_cpp.Llama {rates['llama_cpp_batch']:.1f} as a list, "
+        f"{rates['llama_cpp_single']:.1f} one by one, same model and threads",
+        "embed",
+    )
+    run = last["citations"]
+    line(
+        f"cited spans of {run['answers']} answers found verbatim in their document",
+        f"{run['verbatim']} of {run['citations']}",
+        "citations",
+    )
+    if "rerank" in last:
+        run = last["rerank"]
+        found = {r["ranking"]: r for r in run["results"]}
+        both, again = found["hybrid"], found["hybrid + rerank"]
+        line(
+            f"reranking {run['depth']} hits by {run['model']}, {run['questions']}",
+            f"nDCG@10 {both['ndcg_10']:.3f} to {again['ndcg_10']:.3f}, MRR@10 "
+            f"{both['mrr_10']:.3f} to {again['mrr_10']:.3f}, for {again['median_ms'] / 1000:.1f} s "
+            "a question",
+            "rerank",
+        )
+    run = last["sizes"]
+    sizes = "; ".join(
+        f"{r['passage_words']} words, overlap {r['overlap']}: {r['hybrid']['ndcg_10']:.3f} "
+        f"({r['passages']} passages)"
+        for r in run["results"]
+    )
+    line(f"nDCG@10 by passage size, {run['corpus']}", sizes, "sizes")
+    return "\n".join(lines)
+
+
 def drafter_table() -> str:
     """Return the Markdown of how well the trained drafter drafts, beside its untrained base."""
     stored = json.loads((RESULTS / "drafter.json").read_text())
@@ -168,21 +233,31 @@ def drafter_table() -> str:
     return "\n".join(lines)
 
 
-def renewed(path: Path, name: str, table: str) -> str:
+def renewed(text: str, name: str, table: str) -> str:
     """Return the document with the table between the marks of that name."""
     begin, end = f"<!-- {name} table -->", f"<!-- end of {name} table -->"
-    head, rest = path.read_text().split(begin)
+    head, rest = text.split(begin)
     _, tail = rest.split(end)
     return f"{head}{begin}\n{table}\n{end}{tail}"
+
+
+def renewed_all(path: Path, tables: dict[str, str]) -> str:
+    """Return the document with several tables renewed."""
+    text = path.read_text()
+    for name, table in tables.items():
+        text = renewed(text, name, table)
+    return text
 
 
 def main() -> int:
     """Renew the tables and the picture, or check the tables."""
     results = read_results()
     fresh = {
-        README: renewed(README, "engine", engine_table(results)),
-        INDEXING: renewed(INDEXING, "retrieval", retrieval_table()),
-        CARD: renewed(CARD, "drafter", drafter_table()),
+        README: renewed_all(README, {"engine": engine_table(results)}),
+        INDEXING: renewed_all(
+            INDEXING, {"retrieval": retrieval_table(), "figures": figures_table()}
+        ),
+        CARD: renewed_all(CARD, {"drafter": drafter_table()}),
     }
     if "--check" in sys.argv:
         stale = [path.name for path, text in fresh.items() if text != path.read_text()]

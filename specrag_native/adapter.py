@@ -118,7 +118,7 @@ def build(
         merge(base, read_adapter(adapter), dst, name=name)
         return
     if quantise is None:
-        from specrag_native.engine import quantise as quantise_natively
+        from specrag_native.native import quantise as quantise_natively
 
         quantise = quantise_natively
     whole = dst.with_name(dst.name + ".merged")

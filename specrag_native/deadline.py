@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 import time
 
-from specrag_native.engine import new_cancel_flag
 from specrag_native.errors import Cancelled
+from specrag_native.native import new_cancel_flag
 from specrag_native.protocol import CancelFlag
 
 _POLL_S = 0.02

@@ -1,29 +1,22 @@
 """The native engine: one GGUF model on this machine, behind the three verbs.
 
-Law: this is the only module that imports ``_core``; every error of the core leaves here as one of
-:mod:`specrag_native.errors`.
+Law: an engine knows tokens and prompts; what a prompt means is known above it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from specrag_native.errors import (
-    Cancelled,
-    ConfigError,
-    ContextFullError,
-    DecodeError,
-    EngineError,
-    ModelFileError,
-)
+from specrag_native.chat import lay_out_chat
+from specrag_native.errors import ConfigError, ModelFileError
+from specrag_native.hardware import physical_cores
+from specrag_native.native import LLAMA_CPP_PYTHON_VERSION, load_core, translated
 from specrag_native.protocol import (
     Batch,
     CancelFlag,
@@ -42,13 +35,6 @@ from specrag_native.types import Usage
 if TYPE_CHECKING:
     from specrag_native import _core
     from specrag_native.types import FloatArray
-
-LLAMA_CPP_PYTHON_VERSION = "0.3.36"
-"""The release whose headers the extension is compiled against; it must be the one installed."""
-
-
-SPIN_COUNT = "2000"
-"""How long GNU OpenMP threads wait in a loop before they sleep, unless the user says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,124 +132,6 @@ class EngineFacts:
     model_bytes: int
 
 
-def _require_exact_library(core: Any) -> None:
-    import importlib.metadata
-
-    installed = importlib.metadata.version("llama-cpp-python")
-    loaded, built = core.library_version(), core.library_build_version()
-    if installed != LLAMA_CPP_PYTHON_VERSION or loaded != built:
-        raise EngineError(
-            f"specrag-native was built for llama-cpp-python {LLAMA_CPP_PYTHON_VERSION} (library "
-            f"{built}) but found {installed} (library {loaded}): run pip install "
-            f"llama-cpp-python=={LLAMA_CPP_PYTHON_VERSION}, or build specrag-native again"
-        )
-
-
-@functools.lru_cache(maxsize=1)
-def load_core() -> Any:
-    """Import the extension once and check that the library beside it is the right one."""
-    # Between two operations of a graph, threads wait for each other in a loop for milliseconds by
-    # default. When another program has the core, that wait is the time slice of the waiting: a
-    # short wait costs nothing on a quiet machine and keeps a busy one several times faster.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    try:
-        from specrag_native import _core
-    except ImportError as error:
-        raise EngineError(
-            f"the native extension cannot be loaded ({error}): build specrag-native again on this "
-            "machine with pip install --force-reinstall --no-deps specrag-native"
-        ) from error
-    _require_exact_library(_core)
-    _core.start_library()
-    return _core
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turn the core's exceptions into this package's."""
-    core = load_core()
-    try:
-        yield
-    except core.ContextFullError as error:
-        message, n_tokens, n_ctx = error.args
-        raise ContextFullError(message, n_tokens=n_tokens, n_ctx=n_ctx) from None
-    except core.Cancelled:
-        raise Cancelled("cancelled") from None
-    except core.DecodeError as error:
-        raise DecodeError(str(error)) from None
-    except core.ModelError as error:
-        raise ModelFileError(str(error)) from None
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """Something the library can compute on; ``memory_total`` in bytes."""
-
-    name: str
-    description: str
-    kind: str
-    memory_total: int
-
-
-@dataclass(frozen=True, slots=True)
-class LibraryFacts:
-    """The library in this process: versions, CPU features, devices and the files it came from."""
-
-    version: str
-    build_version: str
-    system_info: str
-    supports_gpu_offload: bool
-    devices: tuple[Device, ...]
-    libraries: tuple[str, ...]
-
-
-def library_facts() -> LibraryFacts:
-    """Return what is loaded and from where. Raises ``EngineError`` when nothing can be loaded."""
-    core = load_core()
-    return LibraryFacts(
-        version=core.library_version(),
-        build_version=core.library_build_version(),
-        system_info=core.system_info(),
-        supports_gpu_offload=core.supports_gpu_offload(),
-        devices=tuple(
-            Device(d.name, d.description, d.kind, d.memory_total) for d in core.devices()
-        ),
-        libraries=_loaded_libraries(),
-    )
-
-
-def _loaded_libraries() -> tuple[str, ...]:
-    """Return the library's files that are mapped into this process; empty where unknown."""
-    try:
-        maps = Path("/proc/self/maps").read_text()
-    except OSError:  # macOS, Windows
-        return ()
-    files = {line.split(maxsplit=5)[-1] for line in maps.splitlines() if line.count("/")}
-    return tuple(sorted(f for f in files if Path(f).name.startswith(("libllama", "libggml"))))
-
-
-def new_cancel_flag() -> CancelFlag:
-    """Return a flag that stops a call of the native engine from any thread."""
-    return cast(CancelFlag, load_core().CancelFlag())
-
-
-def physical_cores() -> int:
-    """Return the number of physical cores this process may use, at least 1."""
-    try:
-        usable = os.sched_getaffinity(0)
-    except AttributeError:  # macOS, Windows
-        return max(1, (os.cpu_count() or 2) // (1 if os.uname().sysname == "Darwin" else 2))
-    cores = set()
-    for cpu in usable:
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        try:
-            cores.add(siblings.read_text())
-        except OSError:
-            return max(1, len(usable))
-    return max(1, len(cores))
-
-
 def _usage(raw: _core.Usage) -> Usage:
     return Usage(
         prefilled=raw.prefilled,
@@ -337,7 +205,7 @@ class NativeEngine:
         path = Path(path)
         if not path.is_file():
             raise ModelFileError(f"no model file at {path}: give the path of a .gguf file")
-        with _translated():
+        with translated():
             self._model: _core.Model = core.Model(
                 str(path),
                 n_gpu_layers=options.n_gpu_layers,
@@ -414,7 +282,7 @@ class NativeEngine:
 
     def tokenize(self, prompt: Prompt) -> list[int]:
         """Return the token ids of a prompt, as :meth:`generate` and :meth:`score` see them."""
-        with _translated():
+        with translated():
             return list(self._model.tokenize(self._native(prompt)))
 
     def chat(self, messages: Sequence[tuple[str, tuple[Segment, ...]]]) -> Prompt:
@@ -450,7 +318,7 @@ class NativeEngine:
             ContextFullError: one prompt alone, with room for its completion, does not fit.
         """
         stage = self._core.Stage
-        with _translated():
+        with translated():
             raw, usage = self._engine.generate(
                 [self._native(p) for p in prompts],
                 stages=[
@@ -494,7 +362,7 @@ class NativeEngine:
             ContextFullError: one prompt alone does not fit.
             Cancelled: the call was cancelled.
         """
-        with _translated():
+        with translated():
             raw, usage = self._engine.score(
                 [self._native(p) for p in prompts],
                 cancel=cast("_core.CancelFlag | None", cancel),
@@ -514,7 +382,7 @@ class NativeEngine:
             ModelFileError: the model is no embedding model.
             Cancelled: the call was cancelled.
         """
-        with _translated():
+        with translated():
             vectors, _ = self._engine.embed(
                 list(texts), cancel=cast("_core.CancelFlag | None", cancel)
             )
@@ -531,37 +399,6 @@ class NativeEngine:
             file.seek(max(0, size - (1 << 20)))
             digest.update(file.read(1 << 20))
         return digest.hexdigest()
-
-
-def lay_out_chat(
-    messages: Sequence[tuple[str, tuple[Segment, ...]]],
-    apply_template: Any,
-) -> Prompt:
-    """Write messages as a prompt whose template text is control and whose content is not.
-
-    The template is applied to placeholders, and the result is cut at them, so content never passes
-    through the template. ``apply_template(messages, add_assistant)`` returns the text, or ``None``
-    when the model has no usable template; a plain layout is used then.
-    """
-    prefill: tuple[Segment, ...] = ()
-    turns = list(messages)
-    if turns and turns[-1][0] == "assistant":
-        prefill = turns.pop()[1]
-    marks = [f"\u2983{i}\u2984" for i in range(len(turns))]
-    written = apply_template(
-        [(role, mark) for (role, _), mark in zip(turns, marks, strict=True)], True
-    )
-    if written is None or any(written.count(mark) != 1 for mark in marks):
-        written = "".join(f"{mark}\n\n" for mark in marks)
-    prompt: list[Segment] = []
-    for (_, content), mark in zip(turns, marks, strict=True):
-        before, written = written.split(mark)
-        if before:
-            prompt.append(Segment(before, control=True))
-        prompt.extend(content)
-    if written:
-        prompt.append(Segment(written, control=True))
-    return (*prompt, *prefill)
 
 
 class NativeEmbedder:
@@ -584,19 +421,3 @@ class NativeEmbedder:
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """Return L2-normalised vectors, float32 of shape ``(len(texts), d)``."""
         return self._engine.embed(texts)
-
-
-def quantise(src: Path, dst: Path, type: str, *, threads: int | None = None) -> None:
-    """Write the GGUF at ``src`` to ``dst`` with its weights in another type, such as ``Q8_0``.
-
-    Raises:
-        ModelFileError: the source is no usable model, or the type is unknown.
-    """
-    core = load_core()
-    if type not in core.quantisation_types():
-        raise ModelFileError(
-            f"unknown quantisation type {type!r}: expected one of "
-            + ", ".join(core.quantisation_types())
-        )
-    with _translated():
-        core.quantise(str(src), str(dst), type, threads=threads or physical_cores())

@@ -285,7 +285,7 @@ class _Pull:
 
 
 def _native_quantise(src: Path, dst: Path, type: str, *, threads: int | None = None) -> None:
-    from specrag_native.engine import quantise
+    from specrag_native.native import quantise
 
     quantise(src, dst, type, threads=threads)
 

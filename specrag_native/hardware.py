@@ -44,3 +44,19 @@ def waited_s() -> float | None:
     except (OSError, ValueError, IndexError):
         return None
     return total / 1e9
+
+
+def physical_cores() -> int:
+    """Return the number of physical cores this process may use, at least 1."""
+    try:
+        usable = os.sched_getaffinity(0)
+    except AttributeError:  # macOS, Windows
+        return max(1, (os.cpu_count() or 2) // (1 if os.uname().sysname == "Darwin" else 2))
+    cores = set()
+    for cpu in usable:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text())
+        except OSError:
+            return max(1, len(usable))
+    return max(1, len(cores))

@@ -16,11 +16,11 @@ from typing import Any
 from specrag_native import subsets
 from specrag_native.calibration import settings_for
 from specrag_native.config import Config
-from specrag_native.engine import new_cancel_flag
 from specrag_native.engines import Engines, ModelPaths, Role
 from specrag_native.errors import Cancelled
 from specrag_native.events import Event
 from specrag_native.index import Index, default_index_dir
+from specrag_native.native import new_cancel_flag
 from specrag_native.passage_cache import cache_folder
 from specrag_native.pipeline import Method, Pipeline
 from specrag_native.protocol import CancelFlag

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from specrag_native.engine import EngineOptions, NativeEngine, physical_cores, quantise
+from specrag_native.engine import EngineOptions, NativeEngine
 from specrag_native.errors import Cancelled, ConfigError, EngineError, ModelFileError
-from specrag_native.hardware import usable_cores, waited_s
+from specrag_native.hardware import physical_cores, usable_cores, waited_s
+from specrag_native.native import quantise
 from specrag_native.protocol import CancelFlag, Engine
 from specrag_native.tuning_store import TUNABLE, Kept, Rates, file_digest, this_machine
 from specrag_native.tuning_work import WORKS, Sample, Work, warm_up

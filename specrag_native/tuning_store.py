@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from specrag_native import hardware, model_dir
-from specrag_native.engine import LLAMA_CPP_PYTHON_VERSION, EngineOptions
+from specrag_native.engine import EngineOptions
 from specrag_native.errors import ConfigError, UserError
+from specrag_native.native import LLAMA_CPP_PYTHON_VERSION
 
 FORMAT = 1
 """Version of the file this module reads and writes."""

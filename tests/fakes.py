@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from specrag_native.engine import lay_out_chat
+from specrag_native.chat import lay_out_chat
 from specrag_native.errors import Cancelled
 from specrag_native.protocol import (
     Batch,

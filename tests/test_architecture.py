@@ -15,7 +15,8 @@ PACKAGE = Path(specrag_native.__file__).parent
 
 RANKS = (
     {"types", "errors", "config"},
-    {"protocol", "events", "prompts", "budget"},
+    {"protocol", "events", "prompts", "budget", "hardware", "chat"},
+    {"native"},
     {"engine"},
     {
         *("engines", "subsets", "drafter", "verifier", "baselines", "confidence", "citations"),
@@ -72,9 +73,9 @@ def test_nothing_below_imports_the_top() -> None:
             assert target.split(".")[0] not in TOPS, f"{name} imports {target} from above"
 
 
-def test_only_the_engine_imports_the_native_module() -> None:
+def test_only_one_module_loads_the_extension() -> None:
     users = {name for name, path in modules().items() if "_core" in imports_of(path)}
-    assert users == {"engine"}
+    assert users == {"native", "engine"}  # the engine names its types, for checking alone
 
 
 def test_the_core_keeps_its_border() -> None:
@@ -141,6 +142,6 @@ def test_version_is_the_projects() -> None:
         pytest.skip("the source tree is not here")
     text = pyproject.read_text()
     assert f'version = "{specrag_native.__version__}"' in text
-    from specrag_native.engine import LLAMA_CPP_PYTHON_VERSION
+    from specrag_native.native import LLAMA_CPP_PYTHON_VERSION
 
     assert text.count(f"llama-cpp-python=={LLAMA_CPP_PYTHON_VERSION}") == 2

@@ -352,7 +352,7 @@ def test_one_runtime_is_loaded_beside_llama_cpp_python() -> None:
     if not maps.is_file():
         pytest.skip("no /proc on this system")
     code = (
-        "import llama_cpp; from specrag_native.engine import library_facts; "
+        "import llama_cpp; from specrag_native.native import library_facts; "
         "print('\\n'.join(library_facts().libraries))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

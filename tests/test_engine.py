@@ -11,14 +11,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from specrag_native.engine import (
-    EngineOptions,
-    NativeEmbedder,
-    NativeEngine,
-    new_cancel_flag,
-    quantise,
-)
+from specrag_native.engine import EngineOptions, NativeEmbedder, NativeEngine
 from specrag_native.errors import Cancelled, ContextFullError, ModelFileError
+from specrag_native.native import new_cancel_flag, quantise
 from specrag_native.protocol import GenerateOptions, Prompt, Segment, Stage
 
 pytestmark = pytest.mark.model

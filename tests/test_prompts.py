@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specrag_native import prompts
-from specrag_native.engine import lay_out_chat
+from specrag_native.chat import lay_out_chat
 from specrag_native.protocol import Prompt, Segment
 from specrag_native.types import Passage, Question
 from tests.fakes import FakeEngine, passage, text_of

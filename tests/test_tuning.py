@@ -553,7 +553,7 @@ def world(monkeypatch: pytest.MonkeyPatch, model: Path) -> World:
     monkeypatch.setattr(tuning, "tune", faked)
     monkeypatch.setattr(Search.__init__, "__kwdefaults__", _quiet(Search))
     monkeypatch.setattr(tuning, "quantise", lambda *a, **k: None)
-    monkeypatch.setattr("specrag_native.engine.new_cancel_flag", threading.Event)
+    monkeypatch.setattr("specrag_native.native.new_cancel_flag", threading.Event)
     monkeypatch.setattr(threading.Event, "cancel", threading.Event.set, raising=False)
     monkeypatch.setattr(threading.Event, "cancelled", False, raising=False)
     monkeypatch.setattr(command, "_targets", lambda args: [Target("drafter", model, BASE)])

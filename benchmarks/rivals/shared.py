@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from specrag_native import prompts
+from specrag_native.chat import lay_out_chat
 from specrag_native.config import Config
-from specrag_native.engine import lay_out_chat
 from specrag_native.protocol import Prompt, Segment
 from specrag_native.types import Answer, Passage, Question, Usage, Verdict
 

@@ -68,8 +68,7 @@ def _versions() -> dict[str, str]:
 def _machine() -> dict[str, Any]:
     import os
 
-    from specrag_native.engine import physical_cores
-    from specrag_native.hardware import cpu_name
+    from specrag_native.hardware import cpu_name, physical_cores
 
     return {
         "system": platform.platform(),
@@ -90,8 +89,8 @@ def _memory() -> int | None:
 
 
 def _native(problems: list[str]) -> dict[str, Any]:
-    from specrag_native.engine import library_facts
     from specrag_native.errors import EngineError
+    from specrag_native.native import library_facts
 
     try:
         facts = library_facts()

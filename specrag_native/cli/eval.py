@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     """Run what is left to run and say where the results are."""
     from specrag_native import catalog
     from specrag_native.calibration import settings_for
-    from specrag_native.engine import EngineOptions, NativeEngine, physical_cores
+    from specrag_native.engine import EngineOptions, NativeEngine
     from specrag_native.engines import Engines, ModelPaths
     from specrag_native.errors import IndexStoreError
     from specrag_native.evaluation import machine
@@ -106,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     from specrag_native.evaluation.reuse import DraftMemory
     from specrag_native.evaluation.runner import Evaluation, Provenance
     from specrag_native.evaluation.variants import expand
+    from specrag_native.hardware import physical_cores
     from specrag_native.index import Index
 
     found = {

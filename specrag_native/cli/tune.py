@@ -106,7 +106,7 @@ def _measure(targets: list[Target], seconds: float) -> list[Tuning]:
 
     from tqdm import tqdm
 
-    from specrag_native.engine import new_cancel_flag
+    from specrag_native.native import new_cancel_flag
     from specrag_native.tuning import tune
     from specrag_native.tuning_store import keep
 

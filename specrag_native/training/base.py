@@ -76,7 +76,7 @@ class _FolderTokeniser:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
     def chat(self, messages: Any) -> Any:
-        from specrag_native.engine import lay_out_chat
+        from specrag_native.chat import lay_out_chat
 
         return lay_out_chat(messages, self._apply)
 
