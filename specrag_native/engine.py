@@ -177,6 +177,11 @@ def _cache_identity(path: Path, options: EngineOptions) -> str:
     return " ".join([*digests, options.kv_type, options.flash_attention, LLAMA_CPP_PYTHON_VERSION])
 
 
+def _weights(path: Path, options: EngineOptions) -> tuple[object, ...]:
+    """Return what the weights of an engine in memory depend on."""
+    return path, options.adapter, options.n_gpu_layers, options.main_gpu, options.use_mmap
+
+
 class NativeEngine:
     """One GGUF model with one context; generates and scores, or embeds if it is an embedding model.
 
@@ -185,18 +190,25 @@ class NativeEngine:
     Args:
         path: the GGUF file.
         options: settings of the engine.
+        weights_of: an engine of the same file, adapter and GPU settings: its weights are shared
+            and not loaded again.
         cancel: stops loading from another thread.
 
     Raises:
         ModelFileError: the file is no usable model, or the options do not fit it.
+        ConfigError: ``weights_of`` has other weights.
         Cancelled: loading was cancelled.
     """
+
+    model: ModelFacts
+    """What the file says of itself."""
 
     def __init__(
         self,
         path: Path | str,
         options: EngineOptions = EngineOptions(),
         *,
+        weights_of: NativeEngine | None = None,
         cancel: CancelFlag | None = None,
     ) -> None:
         core = load_core()
@@ -205,14 +217,22 @@ class NativeEngine:
         path = Path(path)
         if not path.is_file():
             raise ModelFileError(f"no model file at {path}: give the path of a .gguf file")
+        if weights_of is not None and _weights(path, options) != _weights(
+            weights_of.model.path, weights_of.options
+        ):
+            raise ConfigError(f"{weights_of.name} was loaded otherwise: its weights do not serve")
         with translated():
-            self._model: _core.Model = core.Model(
-                str(path),
-                n_gpu_layers=options.n_gpu_layers,
-                main_gpu=options.main_gpu,
-                use_mmap=options.use_mmap,
-                adapter=options.adapter,
-                cancel=cancel,
+            self._model: _core.Model = (
+                weights_of._model
+                if weights_of is not None
+                else core.Model(
+                    str(path),
+                    n_gpu_layers=options.n_gpu_layers,
+                    main_gpu=options.main_gpu,
+                    use_mmap=options.use_mmap,
+                    adapter=options.adapter,
+                    cancel=cancel,
+                )
             )
             self._engine: _core.Engine = core.Engine(
                 self._model,

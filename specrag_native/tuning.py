@@ -457,6 +457,24 @@ class Target:
     base: EngineOptions
 
 
+class SharedWeights:
+    """Opens engines of a file with different settings; its weights are loaded once."""
+
+    def __init__(self) -> None:
+        self._first: NativeEngine | None = None
+
+    def __call__(
+        self, path: Path, options: EngineOptions, *, cancel: CancelFlag | None = None
+    ) -> NativeEngine:
+        """Open an engine; of the file before, nothing is kept."""
+        first = self._first
+        if first is None or first.model.path != path:
+            self._first = first = None
+        engine = NativeEngine(path, options, weights_of=first, cancel=cancel)
+        self._first = first or engine
+        return engine
+
+
 def tune(
     targets: Sequence[Target],
     *,
@@ -464,7 +482,7 @@ def tune(
     cancel: CancelFlag | None = None,
     on_step: Callable[[str], None] = lambda text: None,
     clock: Callable[[], float] = time.monotonic,
-    load: Callable[..., Engine] = NativeEngine,
+    load: Callable[..., Engine] | None = None,
     works: Mapping[str, Work] = WORKS,
 ) -> Iterator[Tuning]:
     """Yield what is found for one model after the other, within ``seconds`` altogether.
@@ -472,12 +490,14 @@ def tune(
     After Ctrl-C the model at work is the last one. ``cancel`` stops within one batch.
     """
     deadline = clock() + seconds
+    open_shared = load or SharedWeights()
+    open_alone = load or NativeEngine
     for i, target in enumerate(targets):
         left = deadline - clock()
         last = i == len(targets) - 1
 
         def make(options: EngineOptions, path: Path = target.path) -> Engine:
-            return load(path, options, cancel=cancel)
+            return open_shared(path, options, cancel=cancel)
 
         def step(text: str, role: str = target.role) -> None:
             on_step(f"{role}: {text}")
@@ -485,7 +505,7 @@ def tune(
         def other(description: str, stack: ExitStack, path: Path = target.path) -> tuple[str, Load]:
             type_ = "Q8_0" if "Q4_0" in description else "Q4_0"
             written = _written_as(path, type_, stack)
-            return type_, lambda options: load(written, options, cancel=cancel)
+            return type_, lambda options: open_alone(written, options, cancel=cancel)
 
         search = Search(
             target.role,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from specrag_native.engine import EngineOptions, NativeEngine
-from specrag_native.errors import ContextFullError, ModelFileError
+from specrag_native.errors import ConfigError, ContextFullError, ModelFileError
 from specrag_native.protocol import GenerateOptions, Prompt, Segment, Stage
 from tests.tiny_model import write_tiny
 
@@ -343,3 +343,14 @@ def test_other_beginnings_are_watched(tiny: Path) -> None:
         assert list(first.watched) == pytest.approx(expected, abs=0.02)
         assert len(second.watched) == 1
         assert first.watched[0] <= first.logprobs[0] + 1e-6
+
+
+def test_weights_are_shared_between_engines_of_a_file(tiny: Path, tmp_path: Path) -> None:
+    first = engine(tiny)
+    second = NativeEngine(tiny, EngineOptions(n_ctx=512, n_batch=32, threads=1), weights_of=first)
+    expected = written(first, PROMPTS[:2])
+    assert_close(written(second, PROMPTS[:2]), expected)
+    del first
+    assert_close(written(second, PROMPTS[:2]), expected)
+    with pytest.raises(ConfigError, match="loaded otherwise"):
+        NativeEngine(write_tiny(tmp_path / "b.gguf"), EngineOptions(), weights_of=second)
