@@ -6,6 +6,8 @@ benchmarks/results/retrieval.json.
     python benchmarks/bench_retrieval.py latency --index DIR --questions SET.jsonl.gz
     python benchmarks/bench_retrieval.py million --folder DIR
     python benchmarks/bench_retrieval.py embed --model MODEL.gguf --corpus CORPUS.jsonl.gz
+    python benchmarks/bench_retrieval.py rerank --index DIR --questions SET.jsonl.gz \
+        --model EMBEDDER.gguf --reranker MODEL.gguf
     python benchmarks/bench_retrieval.py citations --index DIR --questions SET.jsonl.gz \
         --drafter MODEL.gguf --model EMBEDDER.gguf
 """
@@ -330,6 +332,25 @@ def sizes(args: argparse.Namespace) -> None:
     )
 
 
+def rerank(args: argparse.Namespace) -> None:
+    """Measure what a language model that ranks the hits again gains, and what it costs."""
+    command = [sys.executable, "-m", "specrag_native", "eval-retrieval", str(args.questions)]
+    options = ["--index", str(args.index), "--embedder", str(args.model), "--json"]
+    again = ["--rerank", str(args.reranker), "--depth", str(args.depth), "--limit", str(args.limit)]
+    found = json.loads(subprocess.check_output([*command, *options, *again]))
+    save(
+        "rerank",
+        {
+            "questions": f"the first {args.limit} of {args.questions.name}",
+            "passages": found["passages"],
+            "model": args.reranker.name,
+            "depth": args.depth,
+            "results": found["results"],
+        },
+        threads=0,
+    )
+
+
 def citations(args: argparse.Namespace) -> None:
     """Check every citation of real answers against the extracted text of its document."""
     from specrag_native.config import Config
@@ -397,6 +418,14 @@ def main() -> None:
     three.add_argument("--threads", type=int, default=2)
     three.add_argument("--rounds", type=int, default=3)
     three.set_defaults(run=embed)
+    six = subparsers.add_parser("rerank")
+    six.add_argument("--index", type=Path, required=True)
+    six.add_argument("--questions", type=Path, required=True)
+    six.add_argument("--model", type=Path, required=True, help="embedder of the index")
+    six.add_argument("--reranker", type=Path, required=True)
+    six.add_argument("--depth", type=int, default=10)
+    six.add_argument("--limit", type=int, default=60)
+    six.set_defaults(run=rerank)
     five = subparsers.add_parser("sizes")
     five.add_argument("--corpus", type=Path, required=True)
     five.add_argument("--questions", type=Path, required=True)

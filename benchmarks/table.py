@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
@@ -187,6 +188,119 @@ def figures_table() -> str:
     return "\n".join(lines)
 
 
+WORKLOADS = {
+    "hotpotqa": "hotpotqa-dev, 10 passages, m=5, k=2",
+    "triviaqa": "triviaqa-dpr-dev, 5 passages, m=4, k=2",
+    "musique": "musique-dev, up to 20 passages, m=10, k=6",
+}
+METHODS = {
+    "standard": "standard RAG, our engine",
+    "cold": "Speculative RAG, nothing cached",
+    "cached": "Speculative RAG, passages cached",
+    "llama-cpp-standard": "standard RAG, llama_cpp.Llama",
+    "llama-cpp-speculative": "Speculative RAG, llama_cpp.Llama, one draft after another",
+}
+
+
+def speed_table() -> str:
+    """Return the Markdown of seconds per question by workload and method."""
+    path = RESULTS / "speed.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [
+        "| workload | method | n | seconds, median (range) | standard RAG takes | right "
+        "| draft, verify, repair s | drafter tokens | verifier tokens |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for workload, description in WORKLOADS.items():
+        by_method = {
+            m: {r["id"]: r for r in rows if (r["workload"], r["method"]) == (workload, m)}
+            for m in METHODS
+        }
+        for method, name in METHODS.items():
+            found = by_method[method]
+            if not found:
+                continue
+            seconds = sorted(r["seconds"] for r in found.values())
+            both = [
+                (r["seconds"], by_method["standard"][i]["seconds"])
+                for i, r in found.items()
+                if i in by_method["standard"]
+            ]
+            factor = median([b for _, b in both]) / median([a for a, _ in both]) if both else 0.0
+
+            def mean(of: list[float]) -> float:
+                return sum(of) / len(of)
+
+            stages = ", ".join(
+                f"{mean([r['stages'].get(s, 0.0) for r in found.values()]):.1f}"
+                for s in ("draft", "verify", "repair")
+            )
+            tokens = [
+                " + ".join(
+                    f"{mean([r['usage'].get(role, {}).get(k, 0) for r in found.values()]):.0f}"
+                    for k in ("prefilled", "decoded")
+                )
+                for role in ("drafter", "verifier")
+            ]
+            right = mean([r["right"] for r in found.values()])
+            lines.append(
+                f"| {description} | {name} | {len(found)} | {median(seconds):.1f} "
+                f"({seconds[0]:.1f}-{seconds[-1]:.1f}) | {factor:.2f}x as long "
+                f"| {100 * right:.0f}% | {stages} | {' | '.join(tokens)} |"
+            )
+    if len(lines) == 2:
+        return "Not measured yet."
+    last = rows[-1]["machine"]
+    lines += [
+        "",
+        f"{last['cpu']}, {last['threads']} threads, commit {last['commit']}, the same questions of "
+        "the reporting halves, passages, verifier and threads for every method in one run; "
+        "`python benchmarks/bench_speed.py WORKLOAD --questions SET.jsonl.gz --limit N`. Tokens: "
+        "computed in prefill + written, means. Right: an accepted answer stands in the response.",
+    ]
+    return "\n".join(lines)
+
+
+def cache_table() -> str:
+    """Return the Markdown of what a kept passage and a guessed token cost and save."""
+    path = RESULTS / "drafting.json"
+    if not path.exists():
+        return "Not measured yet."
+    found = json.loads(path.read_text())
+    lines = [
+        "| KV cache | bytes per passage | computing it | keeping it | from memory | from disk |",
+        "|---|---|---|---|---|---|",
+    ]
+    run = found["cache"]
+    for kv_type in ("f16", "q8_0"):
+        r = run[kv_type]
+        prefill = r["prefill_ms_per_passage"]
+
+        def cost(ms: float, prefill: float = prefill) -> str:
+            return f"{ms:.1f} ms ({100 * ms / prefill:.1f}%)"
+
+        lines.append(
+            f"| {kv_type} | {r['bytes_per_passage']:,} | {prefill:.0f} ms "
+            f"| {cost(r['keep_ms_per_passage'])} | {cost(r['memory_hit_ms_per_passage'])} "
+            f"| {cost(r['disk_hit_ms_per_passage'])} |"
+        )
+    guess = found["lookup"]
+    plain, fast = (guess["decode_s_median"][k] for k in ("plain", "lookup"))
+    lines += [
+        "",
+        f"{run['passages']} passages, {run['f16']['tokens']} tokens, {run['model']}, "
+        f"{run['machine']['cpu']}, {run['machine']['threads']} threads; `{run['command']}`.",
+        "",
+        f"Guessing {guess['guesses']} tokens a step over {guess['prompts']} prompts: "
+        f"{guess['same']} drafts the same token for token, {guess['parted_at_a_tie']} part at a "
+        f"tie (two tokens within {guess['tie_nats']} nats, which is the library's noise between shapes "
+        f"of a batch), {guess['other_differences']} otherwise; {guess['accepted']} of "
+        f"{guess['proposed']} guesses accepted; decoding five drafts takes {fast:.2f} s instead of "
+        f"{plain:.2f} s, medians; `{guess['command']}`.",
+    ]
+    return "\n".join(lines)
+
+
 def drafter_table() -> str:
     """Return the Markdown of how well the trained drafter drafts, beside its untrained base."""
     stored = json.loads((RESULTS / "drafter.json").read_text())
@@ -257,6 +371,7 @@ def main() -> int:
         INDEXING: renewed_all(
             INDEXING, {"retrieval": retrieval_table(), "figures": figures_table()}
         ),
+        SPEED: renewed_all(SPEED, {"speed": speed_table(), "cache": cache_table()}),
         CARD: renewed_all(CARD, {"drafter": drafter_table()}),
     }
     if "--check" in sys.argv:

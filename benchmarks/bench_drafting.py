@@ -1,0 +1,188 @@
+r"""What keeps drafting cheap: the passage cache, and guessing copied tokens.
+
+Each measurement replaces its entry in benchmarks/results/drafting.json.
+
+    python benchmarks/bench_drafting.py cache --questions SET.jsonl.gz --passages 40
+    python benchmarks/bench_drafting.py lookup --questions SET.jsonl.gz --prompts 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from specrag_native import catalog
+from specrag_native.config import Config
+from specrag_native.engine import EngineOptions, NativeEngine
+from specrag_native.evaluation import machine
+from specrag_native.evaluation.datasets import read_dataset
+from specrag_native.hardware import physical_cores
+from specrag_native.prompts import drafter_prompt, drafter_stages
+from specrag_native.protocol import GenerateOptions, Prompt
+from specrag_native.types import Passage, Question
+
+RESULTS = Path(__file__).parent / "results" / "drafting.json"
+MB = 1 << 20
+
+
+def read_results() -> dict[str, Any]:
+    """Return what was measured, by name."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found
+
+
+def save(name: str, values: dict[str, Any], model: Path) -> None:
+    """Keep a measurement in place of the one before it, and print it."""
+    arguments = [Path(a).name if os.sep in a else a for a in sys.argv[1:]]
+    entry = {
+        "command": " ".join(["python benchmarks/bench_drafting.py", *arguments]),
+        "model": model.name,
+        "load": [round(x, 2) for x in os.getloadavg()],
+        **values,
+        "machine": machine.describe(threads=physical_cores()),
+    }
+    RESULTS.write_text(json.dumps({**read_results(), name: entry}, indent=1) + "\n")
+    print(json.dumps(entry, indent=1))
+
+
+def cache(args: argparse.Namespace) -> None:
+    """Time computing passages, and putting them back from memory and from files."""
+    passages: list[Passage] = list(
+        itertools.islice(
+            (p for e in read_dataset(args.questions).examples for p in e.passages), args.passages
+        )
+    )
+    values: dict[str, Any] = {"passages": len(passages)}
+    for kv_type in ("f16", "q8_0"):
+        with tempfile.TemporaryDirectory() as folder:
+            options = EngineOptions(
+                n_ctx=8192,
+                kv_type=kv_type,
+                flash_attention="on",
+                passage_cache_bytes=4096 * MB,
+                passage_cache_folder=folder,
+                passage_cache_folder_bytes=4096 * MB,
+            )
+            engine = NativeEngine(args.model, options)
+            prompts = [
+                drafter_prompt(engine, Question("?"), (p,), standalone=True) for p in passages
+            ]
+            engine.score(prompts[:1])  # the head, and the first use of everything
+            begin = engine.passage_cache
+            usage = engine.score(prompts[1:]).usage
+            made = engine.passage_cache
+            engine.score(prompts[1:])
+            host = engine.passage_cache
+            later = NativeEngine(args.model, options)
+            later.score(prompts[:1])
+            before = later.passage_cache
+            later.score(prompts[1:])
+            disk = later.passage_cache
+            assert host.misses == made.misses
+            assert disk.disk_hits == len(passages)
+            n = len(passages) - 1
+            tokens = host.restored - made.restored
+            values[kv_type] = {
+                "tokens": tokens,
+                "bytes_per_passage": round(made.host_bytes / len(passages)),
+                "prefill_ms_per_passage": round(1000 * usage.prefill_s / n, 3),
+                "keep_ms_per_passage": round(1000 * (made.keep_s - begin.keep_s) / n, 3),
+                "memory_hit_ms_per_passage": round(1000 * (host.restore_s - made.restore_s) / n, 3),
+                "disk_hit_ms_per_passage": round(1000 * (disk.restore_s - before.restore_s) / n, 3),
+            }
+    save("cache", values, args.model)
+
+
+def lookup(args: argparse.Namespace) -> None:
+    """Compare drafts written with and without guessing: their tokens, and the time of decoding."""
+    config = Config()
+    stages = GenerateOptions(
+        drafter_stages(
+            max_rationale_tokens=config.max_rationale_tokens,
+            max_answer_tokens=config.max_answer_tokens,
+        )
+    )
+    plain = NativeEngine(args.model, EngineOptions(n_ctx=8192))
+    guessing = NativeEngine(
+        args.model, EngineOptions(n_ctx=8192, lookup=args.guesses), weights_of=plain
+    )
+    batches: list[list[Prompt]] = []
+    n = 0
+    for example in read_dataset(args.questions).examples:
+        if n >= args.prompts:
+            break
+        pairs = itertools.islice(itertools.combinations(example.passages, 2), 5)
+        batches.append([drafter_prompt(plain, example.question, pair) for pair in pairs])
+        n += len(batches[-1])
+    same = parted_at_a_tie = others = 0
+    seconds: dict[str, list[float]] = {"plain": [], "lookup": []}
+    proposed = accepted = 0
+    for batch in batches:
+        a, b = plain.generate(batch, stages), guessing.generate(batch, stages)
+        seconds["plain"].append(a.usage.decode_s)
+        seconds["lookup"].append(b.usage.decode_s)
+        proposed += b.usage.proposed
+        accepted += b.usage.accepted
+        for one, other in zip(a, b, strict=True):
+            if one.tokens == other.tokens:
+                same += 1
+                continue
+            at = next(
+                i for i, (x, y) in enumerate(zip(one.tokens, other.tokens, strict=False)) if x != y
+            )
+            # At a tie both wrote a token that was, but for the library's noise, as probable.
+            if abs(one.logprobs[at] - other.logprobs[at]) < args.tie:
+                parted_at_a_tie += 1
+            else:
+                others += 1
+    save(
+        "lookup",
+        {
+            "prompts": n,
+            "guesses": args.guesses,
+            "same": same,
+            "parted_at_a_tie": parted_at_a_tie,
+            "other_differences": others,
+            "tie_nats": args.tie,
+            "proposed": proposed,
+            "accepted": accepted,
+            "decode_s_median": {
+                name: round(statistics.median(found), 4) for name, found in seconds.items()
+            },
+        },
+        args.model,
+    )
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    subparsers = parser.add_subparsers(required=True)
+    drafter = catalog.resolve(catalog.default("drafter"), role="drafter").path
+    one = subparsers.add_parser("cache")
+    one.add_argument("--passages", type=int, default=40)
+    one.set_defaults(run=cache)
+    two = subparsers.add_parser("lookup")
+    two.add_argument("--prompts", type=int, default=200)
+    two.add_argument("--guesses", type=int, default=3)
+    two.add_argument("--tie", type=float, default=0.35, help="nats that are noise; docs/speed.md")
+    two.set_defaults(run=lookup)
+    for sub in (one, two):
+        sub.add_argument("--questions", type=Path, required=True)
+        sub.add_argument("--model", type=Path, default=drafter)
+    args = parser.parse_args()
+    begin = time.perf_counter()
+    args.run(args)
+    print(f"{time.perf_counter() - begin:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
