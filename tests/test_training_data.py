@@ -95,6 +95,57 @@ def test_examples_hold_their_answer_or_say_unknown(tmp_path: Path) -> None:
     assert not asked & golds
 
 
+def test_close_passages_without_the_answer_are_unknown(tmp_path: Path) -> None:
+    source = tmp_path / "set.jsonl"
+    rows = [
+        {
+            "id": town,
+            "question": f"Who is the mayor of {town} in the valley Vale{i // 4}?",
+            "answers": [f"Anna {town}son"],
+            "passages": [
+                passage(
+                    f"p{i}", town, f"In Vale{i // 4} lies {town}, whose mayor is Anna {town}son."
+                )
+            ],
+        }
+        for i, town in enumerate(TOWNS)
+    ]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data.make(options(source), tmp_path / "plain.jsonl")
+    data.make(options(source, draw=DrawOptions(hard_unknown=0.5)), tmp_path / "hard.jsonl")
+    plain = {dump(e) for e in read_examples(tmp_path / "plain.jsonl")}
+    hard = read_examples(tmp_path / "hard.jsonl")
+    assert plain <= {dump(e) for e in hard}  # all that was drawn without them
+    more = [e for e in hard if dump(e) not in plain]
+    assert 0.3 < len(more) / sum(not e.unknown for e in hard) < 0.7
+    for example in more:
+        assert example.unknown
+        assert not contains_answer(" ".join(p.text for p in example.passages), example.answers)
+        valley = example.question.text.split()[-1].rstrip("?")
+        assert all(valley in p.text for p in example.passages)
+
+
+def test_no_article_fills_what_is_held_back(tmp_path: Path) -> None:
+    source = tmp_path / "set.jsonl"
+    rows = [
+        {
+            "id": f"{i}",
+            "question": f"Who is person {i}?",
+            "answers": [f"Name{i}"],
+            "passages": [passage(f"p{i}", f"Article {i % 3}", f"Person {i} is Name{i} of town.")],
+        }
+        for i in range(90)
+    ]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data.make(options(source, held_back=0.5), tmp_path / "out.jsonl")
+    held = Counter(
+        next(p.title for p in e.passages if contains_answer(p.text, e.answers))
+        for e in read_examples(tmp_path / "out-check.jsonl")
+        if not e.unknown
+    )
+    assert held and max(held.values()) <= 8
+
+
 def test_the_same_settings_give_the_same_examples(tmp_path: Path) -> None:
     source = write_set(tmp_path / "towns.jsonl.gz")
     data.make(options(source), tmp_path / "a.jsonl")

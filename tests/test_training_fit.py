@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,33 @@ def test_a_stopped_fit_goes_on_with_the_same_numbers(tiny: Path, tmp_path: Path)
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert len(checkpoints(tmp_path / "parts")) == 1
     assert first[-1] < first[0]
+
+
+def test_a_fit_can_start_where_another_ended(tiny: Path, tmp_path: Path) -> None:
+    base = bases.open_base(tiny)
+    first = Fit(base, make(), tmp_path / "first", options())
+    first.run()
+    settings = options(start=str(tmp_path / "first"), seed=3)
+    second = Fit(base, make(10), tmp_path / "second", settings)
+    a, b = first.trained_weights(), second.trained_weights()
+    assert second.step == 0
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    second.run()
+    assert any(not torch.equal(a[name], p) for name, p in second.trained_weights().items())
+    assert Fit(base, make(10), tmp_path / "second", settings).step == len(second.steps)
+    with pytest.raises(ConfigError, match="another options"):  # the first went on meanwhile
+        again = Fit(base, make(), tmp_path / "first", options())
+        again.step = 0
+        again._optimiser.step()
+        shutil.rmtree(checkpoints(tmp_path / "first")[-1])
+        again.save()
+        weights = checkpoints(tmp_path / "first")[-1] / "weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\1\0")
+        Fit(base, make(10), tmp_path / "second", settings)
+    with pytest.raises(ConfigError, match="holds no checkpoint"):
+        Fit(base, make(), tmp_path / "third", options(start=str(tmp_path)))
+    with pytest.raises(ConfigError, match="give the same --rank"):
+        Fit(base, make(), tmp_path / "fourth", options(start=str(tmp_path / "second"), rank=2))
 
 
 def test_other_settings_do_not_go_on_with_a_fit(tiny: Path, tmp_path: Path) -> None:
