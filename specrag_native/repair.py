@@ -144,18 +144,30 @@ def evidence_of(
 
 
 def best_evidence(verdicts: Sequence[Verdict]) -> tuple[Passage, ...]:
-    """Return the passages of the most promising draft; see :func:`promise`."""
-    return max(verdicts, key=promise).draft.subset.passages if verdicts else ()
+    """Return the passages of the most promising draft; see :func:`promise`.
+
+    Where drafts read one passage each, those of the two most promising ones.
+    """
+    found: dict[str, Passage] = {}
+    for verdict in sorted(verdicts, key=promise, reverse=True):
+        found.update({p.id: p for p in verdict.draft.subset.passages})
+        if len(found) > 1:
+            break
+    return tuple(found.values())
 
 
 def promise(verdict: Verdict) -> tuple[bool, bool, float]:
     """Return the order of verdicts by how likely their passages hold the answer.
 
-    Verified drafts come first, by total; then known ones by their own score; then the rest.
+    Verified drafts come first, by total; then known ones, then the rest, those first where the
+    drafter was least inclined to say that there is no evidence: that tells passages with an answer
+    from others better than the probability of what it wrote, most of which is copied.
     """
-    scores = verdict.scores
-    score = scores.total if verdict.verified else scores.draft
-    return verdict.verified, not verdict.draft.unknown, score
+    draft, scores = verdict.draft, verdict.scores
+    if verdict.verified:
+        return True, True, scores.total
+    none = draft.unknown_logprob
+    return False, not draft.unknown, scores.draft if none is None else -none
 
 
 def rationales(verdicts: Sequence[Verdict]) -> Iterator[tuple[Passage, Passage]]:
