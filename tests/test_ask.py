@@ -279,6 +279,9 @@ def test_a_missing_index_is_named(nothing: Path, run: Run) -> None:
         ("--drafts", "0", "n_drafts"),
         ("--top", "0", "top"),
         ("--per-draft", "11", "passages_per_draft"),
+        ("--set", "layout=loose", "layout must be one of exact, standalone"),
+        ("--set", "speed=11", "unknown setting 'speed'"),
+        ("--set", "layout", "NAME=VALUE"),
     ],
 )
 def test_an_option_out_of_its_range_is_named(

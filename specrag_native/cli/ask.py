@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specrag_native.cli.index_options import add_embedder_options, add_index_option, index_dir
+from specrag_native.cli.settings import add_set_option, read_settings
 
 if TYPE_CHECKING:
     from specrag_native.events import Event
@@ -57,6 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="TIME",
         help="seconds the answer may take, such as 5s; what does not fit is left out, and said",
     )
+    add_set_option(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="seed of clustering (default: 0)")
     parser.add_argument("--show-drafts", action="store_true", help="also print every draft")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -124,7 +126,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "top": args.top,
         "seed": args.seed,
     }
-    chosen = {name: value for name, value in given.items() if value is not None}
+    chosen = read_settings(args.set)
+    chosen.update((name, value) for name, value in given.items() if value is not None)
     Config.from_mapping(chosen)  # a wrong option is told before anything is opened
     return chosen
 

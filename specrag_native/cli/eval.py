@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specrag_native.cli.index_options import add_embedder_options
+from specrag_native.cli.settings import add_set_option, read_settings
 
 if TYPE_CHECKING:
     from specrag_native.config import Config
@@ -69,13 +70,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="N",
         help="passages retrieved (default: 10), or kept of those given (default: all)",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="another setting of the method, such as repair=all; may be repeated",
-    )
+    add_set_option(parser)
     parser.add_argument("--drafter", metavar="MODEL", help="as --embedder, for the drafter")
     parser.add_argument("--verifier", metavar="MODEL", help="as --embedder, for the verifier")
     add_embedder_options(parser)
@@ -185,29 +180,12 @@ def _datasets(args: argparse.Namespace) -> list[Dataset]:
 
 def _config(args: argparse.Namespace, fitted: Mapping[str, Any]) -> Config:
     from specrag_native.config import Config
-    from specrag_native.errors import ConfigError
 
     values = dict(fitted)
-    for pair in args.set:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--set takes NAME=VALUE, got {pair!r}")
-        values[name] = _value(text)
+    values.update(read_settings(args.set))
     if args.top is not None:
         values["top"] = args.top
     return Config.from_mapping(values)
-
-
-def _value(text: str) -> Any:
-    plain = {"true": True, "false": False, "none": None}
-    if text.lower() in plain:
-        return plain[text.lower()]
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _words(text: str) -> list[str]:
