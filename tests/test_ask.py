@@ -279,15 +279,24 @@ def test_a_missing_index_is_named(nothing: Path, run: Run) -> None:
         ("--drafts", "0", "n_drafts"),
         ("--top", "0", "top"),
         ("--per-draft", "11", "passages_per_draft"),
-        ("--set", "layout=loose", "layout must be one of exact, standalone"),
-        ("--set", "speed=11", "unknown setting 'speed'"),
-        ("--set", "layout", "NAME=VALUE"),
     ],
 )
 def test_an_option_out_of_its_range_is_named(
     nothing: Path, run: Run, option: str, value: str, word: str
 ) -> None:
     assert_user_error(run("ask", "What?", option, value), word, value)
+
+
+@pytest.mark.parametrize(
+    ("pair", "word"),
+    [
+        ("layout=loose", "layout must be one of exact, standalone, got 'loose'"),
+        ("speed=11", "unknown setting 'speed'"),
+        ("layout", "--set takes NAME=VALUE, got 'layout'"),
+    ],
+)
+def test_a_setting_by_name_is_checked(nothing: Path, run: Run, pair: str, word: str) -> None:
+    assert_user_error(run("ask", "What?", "--set", pair), word)
 
 
 def test_an_absent_model_says_how_to_get_it(nothing: Path, run: Run) -> None:
