@@ -122,7 +122,7 @@ def lookup(args: argparse.Namespace) -> None:
         pairs = itertools.islice(itertools.combinations(example.passages, 2), 5)
         batches.append([drafter_prompt(plain, example.question, pair) for pair in pairs])
         n += len(batches[-1])
-    same = parted_at_a_tie = others = 0
+    same = parted_at_a_tie = ended_elsewhere = others = 0
     seconds: dict[str, list[float]] = {"plain": [], "lookup": []}
     proposed = accepted = 0
     for batch in batches:
@@ -136,8 +136,16 @@ def lookup(args: argparse.Namespace) -> None:
                 same += 1
                 continue
             at = next(
-                i for i, (x, y) in enumerate(zip(one.tokens, other.tokens, strict=False)) if x != y
+                (
+                    i
+                    for i, (x, y) in enumerate(zip(one.tokens, other.tokens, strict=False))
+                    if x != y
+                ),
+                None,
             )
+            if at is None:  # one ended where the other went on; an end has no recorded chance
+                ended_elsewhere += 1
+                continue
             # At a tie both wrote a token that was, but for the library's noise, as probable.
             if abs(one.logprobs[at] - other.logprobs[at]) < args.tie:
                 parted_at_a_tie += 1
@@ -150,6 +158,7 @@ def lookup(args: argparse.Namespace) -> None:
             "guesses": args.guesses,
             "same": same,
             "parted_at_a_tie": parted_at_a_tie,
+            "ended_elsewhere": ended_elsewhere,
             "other_differences": others,
             "tie_nats": args.tie,
             "proposed": proposed,
