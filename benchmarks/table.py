@@ -193,6 +193,7 @@ WORKLOADS = {
     "triviaqa": "triviaqa-dpr-dev, 5 passages, m=4, k=2",
     "musique": "musique-dev, 15 passages, m=10, k=6",
 }
+FITTED = ("repair_below", "abstain_below")
 METHODS = {
     "standard": "standard RAG, our engine",
     "cold": "Speculative RAG, nothing cached",
@@ -251,12 +252,16 @@ def speed_table() -> str:
     if len(lines) == 2:
         return "Not measured yet."
     last = rows[-1]["machine"]
+    shape = ("n_drafts", "passages_per_draft")
+    chosen = " ".join(
+        f"--set {k}={v}" for k, v in rows[-1]["settings"].items() if k not in (*shape, *FITTED)
+    )
     lines += [
         "",
         f"{last['cpu']}, {last['threads']} threads, commit {last['commit']}, the same questions of "
         "the reporting halves, passages, verifier and threads for every method in one run; "
-        "`python benchmarks/bench_speed.py WORKLOAD --questions SET.jsonl.gz --limit N`. Tokens: "
-        "computed in prefill + written, means. Right: an accepted answer stands in the response.",
+        f"`python benchmarks/bench_speed.py WORKLOAD --questions SET.jsonl.gz --limit N {chosen}`, "
+        "other settings those fitted for the two models. Few questions: a preview. Tokens: computed in prefill + written, means. Right: an accepted answer stands in the response.",
     ]
     return "\n".join(lines)
 
