@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from specrag_native.config import Config
 from specrag_native.events import DraftText, Event, Verified
 from specrag_native.pipeline import Pipeline
 from specrag_native.prompts import ABSTAIN_TEXT
-from specrag_native.types import Answer
-from tests.fakes import FakeEngine, FakeModels, hits
+from specrag_native.repair import best_evidence
+from specrag_native.types import Answer, Draft, LogprobSpan, Scores, Subset, Verdict
+from tests.fakes import FakeEngine, FakeModels, hits, passage
 
 WEIGHTS = (-4.0, 0.7, -1.1, 0.04, 0.3, 1.4, 0.0)
 """Confidence weights under which hardly anything is trusted."""
@@ -193,3 +195,29 @@ def test_a_draft_that_was_not_verified_is_not_trusted_more_than_it_could_be() ->
     settings = {"verify": "auto", "confidence_weights": WEIGHTS, "repair_below": 0.95}
     answer, _ = ask(FakeEngine(knows(3), lambda text: -0.001), reads("unknown"), **settings)
     assert answer.answer == ABSTAIN_TEXT and answer.confidence < 0.95
+
+
+def made(number: int, *passages: int, none: float | None, total: float | None = None) -> Verdict:
+    span = LogprobSpan(-0.1 * number, 1)
+    subset = Subset(tuple(passage(i) for i in passages))
+    draft = Draft(f"a{number}", f"r{number}", subset, span, span, unknown_logprob=none)
+    scores = Scores(-0.1 * number, total=total if total is not None else -math.inf)
+    return Verdict(draft, scores, verified=total is not None)
+
+
+def test_evidence_comes_from_where_the_drafter_was_least_inclined_to_find_none() -> None:
+    drafts = [made(1, 1, 2, none=-0.5), made(2, 3, 4, none=-4.0), made(3, 5, 6, none=-2.0)]
+    assert [p.id for p in best_evidence(drafts)] == [passage(3).id, passage(4).id]
+    # What the verifier said of a draft counts for more.
+    drafts[0] = made(1, 1, 2, none=-0.5, total=-3.0)
+    assert [p.id for p in best_evidence(drafts)] == [passage(1).id, passage(2).id]
+    # An engine that does not tell leaves the drafts' own probability.
+    drafts = [made(2, 1, 2, none=None), made(1, 3, 4, none=None)]
+    assert [p.id for p in best_evidence(drafts)] == [passage(3).id, passage(4).id]
+    assert best_evidence([]) == ()
+
+
+def test_drafts_of_one_passage_give_the_two_best_passages() -> None:
+    drafts = [made(i, i, none=-float(i)) for i in range(1, 5)]
+    assert [p.id for p in best_evidence(drafts)] == [passage(4).id, passage(3).id]
+    assert [p.id for p in best_evidence(drafts[:1])] == [passage(1).id]
