@@ -259,7 +259,7 @@ def speed_table() -> str:
     lines += [
         "",
         f"{last['cpu']}, {last['threads']} threads, commit {last['commit']}, the same questions of "
-        "the reporting halves, passages, verifier and threads for every method in one run; "
+        "the reporting halves, passages, verifier and threads for every method; "
         f"`python benchmarks/bench_speed.py WORKLOAD --questions SET.jsonl.gz --limit N {chosen}`, "
         "other settings those fitted for the two models. Few questions: a preview. Tokens: "
         "computed in prefill + written, means. Right: an accepted answer stands in the response.",
