@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from specrag_native import prompts
 from specrag_native.config import Config
-from specrag_native.errors import Cancelled
 from specrag_native.protocol import CancelFlag, Engine, GenerateOptions, Generation, OnText
 from specrag_native.subsets import order_for_sharing
 from specrag_native.types import Draft, LogprobSpan, Question, Subset, Usage
@@ -39,13 +38,13 @@ class Drafter:
         on_text: OnText | None = None,
         cancel: CancelFlag | None = None,
     ) -> tuple[list[Draft], Usage]:
-        """Write one draft per subset.
+        """Write one draft per subset, and return those that were finished.
 
         Args:
             question: what is asked.
             subsets: what each draft may read.
             on_text: called with (subset index, 0 for rationale or 1 for answer, new text).
-            cancel: stops the call; ``Cancelled`` is raised then.
+            cancel: stops the call; drafts that are not finished then are left out.
         """
         batch = self._engine.generate(
             [
@@ -58,11 +57,10 @@ class Drafter:
             on_text=on_text,
             cancel=cancel,
         )
-        if cancel is not None and cancel.cancelled:
-            raise Cancelled("cancelled while drafting")
         drafts = [
             read_draft(question, subset, generation, unknown_above=self._unknown_above)
             for subset, generation in zip(subsets, batch, strict=True)
+            if generation.finish_reason != "cancelled"
         ]
         return drafts, batch.usage
 

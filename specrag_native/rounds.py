@@ -11,23 +11,11 @@ from collections.abc import Sequence
 from specrag_native.budget import tokens_in
 from specrag_native.confidence import ceiling, confidence
 from specrag_native.config import Config
-from specrag_native.drafter import Drafter, read_draft
-from specrag_native.errors import Cancelled
+from specrag_native.drafter import Drafter
 from specrag_native.events import DraftText, Verified
-from specrag_native.protocol import (
-    Batch,
-    CancelFlag,
-    Engine,
-    GenerateOptions,
-    Generation,
-    OnText,
-    Prompt,
-    Score,
-    Segment,
-)
 from specrag_native.run import Models, Run
 from specrag_native.subsets import draw_subsets
-from specrag_native.types import Draft, Question, Subset, Usage, Verdict
+from specrag_native.types import Draft, Subset, Verdict
 from specrag_native.verifier import Scored, Verifier, best, judge
 
 
@@ -115,16 +103,9 @@ class Rounds:
                     break
                 n = run.budget.drafts(len(left), tokens=tokens, decoded=config.max_rationale_tokens)
                 now, left = left[:n], left[n:]
-                kept = _Kept(engine, config.unknown_above)
-                try:
-                    drafts, usage = Drafter(kept if run.budget.limited else engine, config).draft(
-                        run.question, now, on_text=self._show, cancel=run.flag
-                    )
-                except Cancelled:
-                    run.check()
-                    if not run.time_is_up:
-                        raise
-                    drafts, usage = kept.finished(run.question, now)
+                drafts, usage = Drafter(engine, config).draft(
+                    run.question, now, on_text=self._show, cancel=run.flag
+                )
                 self._begun += len(now)
                 self._drafts += drafts
                 finished += len(drafts)
@@ -192,45 +173,6 @@ class Rounds:
         if self.winner is not None:
             self.trust = confidence(self.winner, self.verdicts, config.confidence_weights)
         self._run.emit(Verified(tuple(self.verdicts)))
-
-
-class _Kept:
-    """An engine that keeps what its last call wrote, so that a cut call does not lose it."""
-
-    def __init__(self, engine: Engine, unknown_above: float) -> None:
-        self._engine = engine
-        self._unknown_above = unknown_above
-        self._batch: Batch[Generation] = Batch((), Usage())
-
-    @property
-    def name(self) -> str:
-        return self._engine.name
-
-    def chat(self, messages: Sequence[tuple[str, tuple[Segment, ...]]]) -> Prompt:
-        return self._engine.chat(messages)
-
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        options: GenerateOptions,
-        *,
-        on_text: OnText | None = None,
-        cancel: CancelFlag | None = None,
-    ) -> Batch[Generation]:
-        self._batch = self._engine.generate(prompts, options, on_text=on_text, cancel=cancel)
-        return self._batch
-
-    def score(self, prompts: Sequence[Prompt], *, cancel: CancelFlag | None = None) -> Batch[Score]:
-        return self._engine.score(prompts, cancel=cancel)
-
-    def finished(self, question: Question, subsets: Sequence[Subset]) -> tuple[list[Draft], Usage]:
-        """Return the drafts that were written to their end, and what the call used."""
-        drafts = [
-            read_draft(question, subset, generation, unknown_above=self._unknown_above)
-            for subset, generation in zip(subsets, self._batch, strict=False)
-            if generation.finish_reason != "cancelled"
-        ]
-        return drafts, self._batch.usage
 
 
 def _tokens(subset: Subset) -> float:
