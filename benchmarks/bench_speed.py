@@ -25,6 +25,7 @@ from typing import Any
 
 from specrag_native import catalog, subsets
 from specrag_native.calibration import settings_for
+from specrag_native.cli.settings import add_set_option, read_settings
 from specrag_native.config import Config
 from specrag_native.embedding import embedding_text
 from specrag_native.engines import Engines, ModelPaths
@@ -155,19 +156,14 @@ def main() -> int:
     parser.add_argument("--questions", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=20)
     parser.add_argument("--methods", default=",".join(METHODS[:4]))
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    add_set_option(parser)
     args = parser.parse_args()
     models = paths()
     settings: dict[str, Any] = {
         **settings_for(models.drafter, models.verifier),
         **WORKLOADS[args.workload],
     }
-    for pair in args.set:
-        name, value = pair.split("=", 1)
-        try:
-            settings[name] = json.loads(value)
-        except ValueError:
-            settings[name] = value
+    settings.update(read_settings(args.set))
     config = Config.from_mapping(settings)
     workload = Workload(models, config)
     own = {k: v for k, v in settings.items() if k != "confidence_weights"}

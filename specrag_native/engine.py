@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from specrag_native.chat import lay_out_chat
 from specrag_native.errors import ConfigError, ModelFileError
 from specrag_native.hardware import physical_cores
+from specrag_native.model_dir import file_digest, hash_file
 from specrag_native.native import LLAMA_CPP_PYTHON_VERSION, load_core, translated
 from specrag_native.protocol import (
     Batch,
@@ -167,13 +167,7 @@ def _cache_identity(path: Path, options: EngineOptions) -> str:
     """Return what cells depend on besides tokens: the files' whole content, types, the library."""
     if not options.passage_cache_folder:
         return ""
-    digests = []
-    for name in filter(None, (str(path), options.adapter)):
-        digest = hashlib.sha256()
-        with Path(name).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        digests.append(digest.hexdigest())
+    digests = [hash_file(Path(name)) for name in (path, options.adapter) if name]
     return " ".join([*digests, options.kv_type, options.flash_attention, LLAMA_CPP_PYTHON_VERSION])
 
 
@@ -411,14 +405,7 @@ class NativeEngine:
     @functools.cached_property
     def file_digest(self) -> str:
         """Identity of the model file: sha256 of its size and its first and last mebibyte, hex."""
-        digest = hashlib.sha256()
-        size = self.model.path.stat().st_size
-        digest.update(str(size).encode())
-        with self.model.path.open("rb") as file:
-            digest.update(file.read(1 << 20))
-            file.seek(max(0, size - (1 << 20)))
-            digest.update(file.read(1 << 20))
-        return digest.hexdigest()
+        return file_digest(self.model.path)
 
 
 class NativeEmbedder:

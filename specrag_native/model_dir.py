@@ -102,6 +102,20 @@ def _record_path(name: str) -> Path:
     return models_dir() / f"{name}.json"
 
 
+def file_digest(path: Path) -> str:
+    """Return an identity of a model file that is quick to have, hex.
+
+    It is the sha256 of its size and of its first and last mebibyte.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(1 << 20))
+        file.seek(max(0, size - (1 << 20)))
+        digest.update(file.read(1 << 20))
+    return digest.hexdigest()
+
+
 def hash_file(
     path: Path,
     *,

@@ -124,14 +124,15 @@ def precompute(
     )
     iterator = iter(passages)
     done = computed = 0
+    n_files = _n_files(kept)
     while chunk := list(islice(iterator, _CHUNK)):
-        before = _n_files(kept)
         misses = engine.passage_cache.misses
         engine.score(
             [drafter_prompt(engine, Question("?"), (p,), standalone=True) for p in chunk],
             cancel=cancel,
         )
-        stored = _n_files(kept) - before
+        before, n_files = n_files, _n_files(kept)
+        stored = n_files - before
         computed += stored
         missed = engine.passage_cache.misses - misses
         done += len(chunk) - (missed - stored)

@@ -18,6 +18,7 @@ from typing import Any
 from specrag_native import hardware, model_dir
 from specrag_native.engine import EngineOptions
 from specrag_native.errors import ConfigError, UserError
+from specrag_native.model_dir import file_digest
 from specrag_native.native import LLAMA_CPP_PYTHON_VERSION
 
 FORMAT = 1
@@ -94,22 +95,6 @@ def store_path() -> Path:
 def is_off() -> bool:
     """Return whether ``SPECRAG_NO_TUNING`` forbids the use of kept settings."""
     return os.environ.get("SPECRAG_NO_TUNING", "").upper() not in ("", "0", "FALSE", "NO", "OFF")
-
-
-def file_digest(path: Path) -> str:
-    """Return the identity of a model file, hex; equal to ``NativeEngine.file_digest``.
-
-    It is the sha256 of the file's size and its first and last mebibyte, so it costs no load.
-    """
-    import hashlib
-
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(1 << 20))
-        file.seek(max(0, size - (1 << 20)))
-        digest.update(file.read(1 << 20))
-    return digest.hexdigest()
 
 
 def read() -> Stored:

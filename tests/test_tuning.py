@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 from fakes import FakeEngine, text_of
 
-from specrag_native import hardware, tuning, tuning_store
+from specrag_native import hardware, model_dir, tuning, tuning_store
 from specrag_native.cli import doctor
 from specrag_native.cli import tune as command
 from specrag_native.engine import EngineOptions, NativeEngine
@@ -114,7 +114,7 @@ def model(tmp_path: Path) -> Path:
 
 def entry(path: Path, **changes: Any) -> Kept:
     kept = Kept(
-        digest=tuning_store.file_digest(path),
+        digest=model_dir.file_digest(path),
         file=path.name,
         role="drafter",
         machine=tuning_store.this_machine(),
@@ -405,7 +405,7 @@ def test_settings_are_kept_for_the_file_they_were_measured_with(model: Path) -> 
 def test_the_digest_is_the_engines(model: Path) -> None:
     engine = SimpleNamespace(model=SimpleNamespace(path=model))
     of_engine = NativeEngine.__dict__["file_digest"].func
-    assert tuning_store.file_digest(model) == of_engine(engine)
+    assert model_dir.file_digest(model) == of_engine(engine)
 
 
 @pytest.mark.parametrize(

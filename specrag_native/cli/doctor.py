@@ -131,7 +131,7 @@ def _models(problems: list[str]) -> list[dict[str, Any]]:
 
 def _tuning() -> dict[str, Any]:
     """Return what ``specrag tune`` kept for the default models here; none of it is a problem."""
-    from specrag_native import catalog, tuning_store
+    from specrag_native import catalog, model_dir, tuning_store
 
     stored, machine = tuning_store.read(), tuning_store.this_machine()
     rows = []
@@ -140,7 +140,7 @@ def _tuning() -> dict[str, Any]:
             continue
         row: dict[str, Any] = {"role": status.model.role, "file": status.path.name, "tuned": False}
         try:
-            digest = tuning_store.file_digest(status.path)
+            digest = model_dir.file_digest(status.path)
         except OSError:
             digest = ""
         if found := stored.find(digest, machine):

@@ -6,7 +6,6 @@ Law: facts that cannot be read are given as "unknown", never guessed.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from specrag_native.hardware import cpu_name
+from specrag_native.model_dir import hash_file
 
 
 def commit() -> str:
@@ -74,8 +74,4 @@ def describe(
 @functools.lru_cache(maxsize=16)
 def sha256(path: Path) -> str:
     """Return the sha256 of a file, hex; each file is read once in a process."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return hash_file(path)
