@@ -12,7 +12,10 @@ from typing import Any
 from specrag_native import catalog
 from specrag_native.errors import ConfigError
 
-SETTINGS = ("confidence_weights", "repair_below", "abstain_below")
+SETTINGS = (
+    *("confidence_weights", "reading_weights"),
+    *("repair_below", "accept_above", "abstain_below"),
+)
 
 
 def path() -> Path:
@@ -33,7 +36,5 @@ def settings_for(drafter: Path, verifier: Path) -> dict[str, Any]:
     for pair in pairs:
         if (pair["drafter"], pair["verifier"]) == (drafter.name, verifier.name):
             found = {name: pair[name] for name in SETTINGS if name in pair}
-            if "confidence_weights" in found:
-                found["confidence_weights"] = tuple(found["confidence_weights"])
-            return found
+            return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
     return {}

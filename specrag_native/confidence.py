@@ -1,6 +1,6 @@
-"""How far a draft can be trusted, 0..1.
+"""How far a draft, or an answer that the verifier read itself, can be trusted, 0..1.
 
-Law: what its own passages do not support is not trusted, whatever the models say of it.
+Law: a draft that its own passages do not support is not trusted, whatever the models say of it.
 
 With weights, which are fitted on questions with known answers and kept with a pair of models, the
 confidence is calibrated: of the answers given with confidence 0.8, about 8 in 10 are right.
@@ -25,6 +25,11 @@ per token of the answer (drafter) and of answer and rationale (verifier); the sh
 with an answer that give this one; the share of all drafts that give an answer; the
 log-probability with which the drafter would have said "unknown" here."""
 
+READING_FEATURES = ("one", "log_odds", "agreement", "known", "whole")
+"""The same for an answer that the verifier read itself: a constant; the log-odds of its mean
+probability per token; whether a draft gives the same answer; the share of all drafts that give an
+answer; whether all passages were read."""
+
 Weights = tuple[float, ...]
 _LIMIT = 6.0
 """Largest log-odds that count; beyond, the verifier's belief is one of its habits."""
@@ -35,8 +40,7 @@ def features(verdict: Verdict, verdicts: Sequence[Verdict]) -> Weights | None:
     contained = verdict.contained
     if verdict.support is None or contained is None:
         return None
-    yes = min(max(verdict.support, 1e-9), 1 - 1e-9)
-    log_odds = max(-_LIMIT, min(_LIMIT, math.log(yes / (1 - yes))))
+    log_odds = _log_odds(verdict.support)
     logprob = max(-_LIMIT, min(0.0, contained.logprob_mean))
     return _features(verdict.draft, [v.draft for v in verdicts], log_odds, logprob)
 
@@ -54,6 +58,45 @@ def _features(draft: Draft, drafts: Sequence[Draft], log_odds: float, contained:
         len(known) / max(1, len(drafts)),
         -_LIMIT if draft.unknown_logprob is None else max(-_LIMIT, draft.unknown_logprob),
     )
+
+
+def _log_odds(probability: float) -> float:
+    p = min(max(probability, 1e-9), 1 - 1e-9)
+    return max(-_LIMIT, min(_LIMIT, math.log(p / (1 - p))))
+
+
+def reading_features(
+    answer: str, probability: float, drafts: Sequence[Draft], *, whole: bool
+) -> Weights:
+    """Return the features of an answer that the verifier read itself.
+
+    Args:
+        answer: what it answered.
+        probability: the mean probability per token of that.
+        drafts: all drafts of the question.
+        whole: whether it read all passages.
+    """
+    known = [d for d in drafts if not d.unknown]
+    agrees = any(answer_key(d.answer) == answer_key(answer) for d in known)
+    share = len(known) / max(1, len(drafts))
+    return 1.0, _log_odds(probability), float(agrees), share, float(whole)
+
+
+def reading_confidence(
+    answer: str,
+    probability: float,
+    drafts: Sequence[Draft],
+    weights: Weights = (),
+    *,
+    whole: bool,
+) -> float:
+    """Return the confidence in an answer that the verifier read itself.
+
+    The calibrated probability that it is right; without weights its mean probability per token.
+    """
+    if not weights:
+        return probability
+    return _probability(weights, reading_features(answer, probability, drafts, whole=whole))
 
 
 def _probability(weights: Weights, found: Weights) -> float:

@@ -80,6 +80,9 @@ class Config:
     confidence_weights: tuple[float, ...] = ()
     """Weights of :data:`specrag_native.confidence.FEATURES`, fitted for a pair of models; empty:
     the confidence is the verifier's belief."""
+    reading_weights: tuple[float, ...] = ()
+    """Weights of :data:`specrag_native.confidence.READING_FEATURES`, for answers that the verifier
+    read itself, fitted likewise; empty: their confidence is the mean probability per token."""
     abstain_below: float = 0.2
     """Answers with a confidence below this are withheld: the documents do not say."""
     repair: str = "all"
@@ -89,8 +92,11 @@ class Config:
     drafts alone. ``subset``: it reads the passages of the most promising draft and the best hit.
     ``all``: it reads all passages; alone, the word stands for ``subset,all``."""
     accept_above: float = 0.0
-    """Mean probability per token that an answer of the verifier needs when a later step of
-    ``repair`` could find a better one; 0: the first answer is taken."""
+    """Confidence that an answer of the verifier needs when a later step of ``repair`` could find a
+    better one; 0: the first answer is taken."""
+    grounded: bool = True
+    """Whether an answer that the verifier gives in ``repair`` must stand in what it read. One that
+    does not was remembered, or reckoned, and counts as none: the documents do not say."""
     repair_below: float = 0.9
     """Confidence under which ``repair`` begins. High, because a drafter that was not trained to
     draft invents, and the verifier, which sees no passage, believes most of it."""
@@ -139,10 +145,9 @@ class Config:
                 f"repair must be off, or some of {', '.join(get_args(RepairStep))} with commas "
                 f"between and none twice, got {self.repair!r}"
             )
-        if len(self.confidence_weights) not in (0, 7):
-            raise ConfigError(
-                f"confidence_weights must be 7 numbers or none, got {len(self.confidence_weights)}"
-            )
+        for name, n in (("confidence_weights", 7), ("reading_weights", 5)):
+            if (got := len(getattr(self, name))) not in (0, n):
+                raise ConfigError(f"{name} must be {n} numbers or none, got {got}")
         if not (self.use_draft_score or self.use_self_containment or self.use_self_reflection):
             raise ConfigError("at least one of the three scores must be in use, got none")
 

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from specrag_native import prompts
+from specrag_native.answer_text import settled
 from specrag_native.baselines import StandardRAG, probability
 from specrag_native.budget import Budget, Pace
 from specrag_native.citations import cite
 from specrag_native.config import Config
 from specrag_native.errors import ContextFullError, QuestionError
 from specrag_native.events import Answered, OnEvent, Retrieved
-from specrag_native.protocol import CancelFlag
-from specrag_native.repair import Repaired, reads, repair, shown
+from specrag_native.protocol import CancelFlag, OnText
+from specrag_native.repair import Repaired, reads, repair
 from specrag_native.rounds import Rounds
 from specrag_native.run import Models, Run
 from specrag_native.types import Answer, DecidedBy, Hit, Passage, Question, Repair, Verdict
@@ -166,7 +167,7 @@ class Pipeline:
             text, logprob, usage = reader.answer(
                 run.question,
                 passages,
-                on_text=None if run.budget.limited else shown(run),
+                on_text=None if run.budget.limited else _shown(run),
                 cancel=run.flag,
             )
             run.add("verifier", usage)
@@ -209,8 +210,8 @@ class Pipeline:
         steps: Sequence[Repair] = (),
     ) -> Answer:
         run.say(text)
-        with run.stage("cite"):
-            cited = cite(rationale, text, passages)
+        with run.stage("cite"):  # that there is no answer needs no evidence
+            cited = cite(rationale, "" if decided_by == "abstain" else text, passages)
         used = ("drafter", "verifier") if decided_by != "standard" else ("verifier",)
         return Answer(
             question=run.question.text,
@@ -229,3 +230,15 @@ class Pipeline:
             skipped=tuple(run.skipped),
             left_out=tuple(run.budget.left_out),
         )
+
+
+def _shown(run: Run) -> OnText:
+    """Return what shows an answer as far as it is certain, while the verifier writes it."""
+    written = ""
+
+    def on_text(prompt: int, stage: int, text: str) -> None:
+        nonlocal written
+        written += text
+        run.say(settled(written, run.question))
+
+    return on_text

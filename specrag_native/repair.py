@@ -10,13 +10,13 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from specrag_native.answer_text import settled
 from specrag_native.baselines import StandardRAG, probability
 from specrag_native.budget import tokens_in
 from specrag_native.citations import cite
+from specrag_native.confidence import reading_confidence
 from specrag_native.config import Config
+from specrag_native.grounding import stands_in
 from specrag_native.prompts import is_unknown
-from specrag_native.protocol import OnText
 from specrag_native.rounds import Rounds
 from specrag_native.run import Cost, Models, Run
 from specrag_native.types import DecidedBy, Hit, Passage, Repair, RepairStep, Verdict
@@ -39,12 +39,18 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """An answer that the verifier read from passages itself."""
+    """An answer that the verifier read from passages itself; empty where it found none."""
 
     answer: str
     confidence: float
     decided_by: DecidedBy
     passages: tuple[Passage, ...]
+    grounded: bool
+
+    @property
+    def found(self) -> bool:
+        """Whether it is an answer, and one from the passages."""
+        return bool(self.answer) and self.grounded
 
 
 @dataclass(slots=True)
@@ -79,20 +85,22 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
             run.budget.leave_out(_NAMES[step])
             whole = False
             continue
-        last = i + 1 == len(config.repair_steps)
-        reading = _read(run, models, config, step, evidence, out, last=last)
+        reading = _read(run, rounds, models, config, step, evidence, out)
         if reading is None:  # time is up
             whole = False
             continue
-        known = not is_unknown(reading.answer)
-        out.reading, out.nothing_there = (reading if known else None), not known
-        if known and (last or reading.confidence >= config.accept_above):
+        taken = reading.found and reading.confidence >= config.abstain_below
+        out.reading, out.nothing_there = (reading if taken else None), not taken
+        last = i + 1 == len(config.repair_steps)
+        if taken and (last or reading.confidence >= config.accept_above):
             break
         if step != "rationales":
             seen = evidence.read
     out.nothing_there &= whole
     if out.reading is not None:
-        at = max(i for i, s in enumerate(out.steps) if s.answer and s.step != "redraft")
+        at = max(
+            i for i, s in enumerate(out.steps) if s.answer and s.grounded and s.step != "redraft"
+        )
         out.steps[at] = dataclasses.replace(out.steps[at], decided=True)
     return out
 
@@ -113,7 +121,11 @@ def _redraft(run: Run, rounds: Rounds, out: Repaired, *, reads_next: bool) -> bo
             return False
         rounds.verify(reads_next=reads_next)
     answer = rounds.winner.draft.answer if rounds.winner is not None else ""
-    out.steps.append(_step("redraft", answer, rounds.trust, cost, decided=rounds.confident))
+    out.steps.append(
+        Repair(
+            "redraft", answer, rounds.trust, rounds.confident, cost.seconds, usage=dict(cost.usage)
+        )
+    )
     return rounds.confident
 
 
@@ -195,50 +207,64 @@ def _holds(passage: Passage, document: str, start: int, end: int) -> bool:
 
 def _read(
     run: Run,
+    rounds: Rounds,
     models: Models,
     config: Config,
     step: RepairStep,
     evidence: Evidence,
     out: Repaired,
-    *,
-    last: bool,
 ) -> Reading | None:
-    """Let the verifier answer from evidence; ``None`` when time was up before it had."""
+    """Let the verifier answer from evidence; ``None`` when time was up before it had.
+
+    What it writes is not shown as it is written: it may turn out not to stand in what was read.
+    """
     reader = StandardRAG(models.verifier, config, may_abstain=True)
-    # What could still be dropped is not shown while it is written.
-    certain = not run.budget.limited and (last or config.accept_above == 0.0)
-    reading = None
+    reading, said = None, 0.0
     with run.measured() as cost, run.stage("repair"), run.may_be_cut(_NAMES[step]):
-        text, logprob, usage = reader.answer(
-            run.question,
-            evidence.read,
-            on_text=shown(run) if certain else None,
-            cancel=run.flag,
-        )
+        text, logprob, usage = reader.answer(run.question, evidence.read, cancel=run.flag)
         run.add("verifier", usage)
-        decided_by: DecidedBy = "standard" if step == "all" else "repair"
-        reading = Reading(text, probability(logprob), decided_by, evidence.passages)
-    answer = "" if reading is None or is_unknown(reading.answer) else reading.answer
-    out.steps.append(_step(step, answer, reading.confidence if reading else 0.0, cost))
+        said = probability(logprob)
+        reading = _reading(run, rounds, config, step, evidence, text, said)
+    out.steps.append(_taken(step, reading, said, cost))
     return reading
 
 
-def shown(run: Run) -> OnText:
-    """Return what shows an answer as far as it is certain, while the verifier writes it."""
-    written = ""
+def _reading(
+    run: Run,
+    rounds: Rounds,
+    config: Config,
+    step: RepairStep,
+    evidence: Evidence,
+    text: str,
+    said: float,
+) -> Reading:
+    return Reading(
+        "" if is_unknown(text) else text,
+        reading_confidence(
+            text,
+            said,
+            [v.draft for v in rounds.verdicts],
+            config.reading_weights,
+            whole=step == "all",
+        ),
+        "standard" if step == "all" else "repair",
+        evidence.passages,
+        not config.grounded or stands_in(text, run.question, evidence.passages),
+    )
 
-    def on_text(prompt: int, stage: int, text: str) -> None:
-        nonlocal written
-        written += text
-        run.say(settled(written, run.question))
 
-    return on_text
-
-
-def _step(
-    step: RepairStep, answer: str, confidence: float, cost: Cost, *, decided: bool = False
-) -> Repair:
-    return Repair(step, answer, confidence, decided, cost.seconds, dict(cost.usage))
+def _taken(step: RepairStep, reading: Reading | None, said: float, cost: Cost) -> Repair:
+    """Return the record of a step that let the verifier read; ``None``: time was up before."""
+    return Repair(
+        step,
+        reading.answer if reading else "",
+        reading.confidence if reading else 0.0,
+        decided=False,
+        seconds=cost.seconds,
+        usage=dict(cost.usage),
+        probability=said,
+        grounded=reading is None or reading.grounded,
+    )
 
 
 def _tokens(passages: Sequence[Passage]) -> float:

@@ -186,9 +186,10 @@ class Repair:
     """One step of repair that was taken: what it answered and what it cost.
 
     ``answer`` is empty when the step found none; ``confidence``, 0..1, is that of the best draft
-    after ``redraft`` and the mean probability per token of what the verifier wrote after the
-    others. ``decided`` tells whether this is the answer that was given. ``usage`` is per model
-    role.
+    after ``redraft`` and that of what the verifier wrote after the others. ``decided`` tells
+    whether this is the answer that was given. ``usage`` is per model role. ``grounded`` is False
+    for an answer that does not stand in what was read, and was therefore not taken; ``probability``
+    is the mean probability per token of what the verifier wrote.
     """
 
     step: RepairStep
@@ -197,6 +198,8 @@ class Repair:
     decided: bool
     seconds: float
     usage: Mapping[str, Usage] = field(default_factory=dict)
+    probability: float = 0.0
+    grounded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +276,7 @@ class Answer:
                     "answer": r.answer,
                     "confidence": r.confidence,
                     "decided": r.decided,
+                    "grounded": r.grounded,
                     "seconds": r.seconds,
                     "tokens": _tokens(r.usage),
                 }

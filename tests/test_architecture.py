@@ -20,6 +20,7 @@ RANKS = (
     {"engine"},
     {
         *("engines", "subsets", "drafter", "verifier", "baselines", "confidence", "citations"),
+        *("grounding", "calibration"),
         *("answer_text", "deadline", "run", "passage_cache"),
     },
     {"rounds"},

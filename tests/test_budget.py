@@ -166,10 +166,10 @@ def test_repair_is_cut_and_the_best_draft_stands() -> None:
 
 
 def test_an_answer_read_in_part_is_kept_when_the_rest_is_cut() -> None:
-    calls = SlowEngine(lambda p: ("three",), no, step_s=STEP_S, steps_per_prompt=20)
+    calls = SlowEngine(lambda p: ("fact",), no, step_s=STEP_S, steps_per_prompt=20)
     drafter = quick(lambda p: ("Nothing.", "unknown"))
     answer = asked(slow(drafter, calls, repair="all", accept_above=0.9), 0.6)
-    assert (answer.answer, answer.decided_by) == ("three", "repair")
+    assert (answer.answer, answer.decided_by) == ("fact", "repair")
     assert answer.left_out == ("reading all passages",)
 
 

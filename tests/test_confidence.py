@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specrag_native import calibration
-from specrag_native.confidence import FEATURES, ceiling, confidence, features
+from specrag_native.confidence import (
+    FEATURES,
+    READING_FEATURES,
+    ceiling,
+    confidence,
+    features,
+    reading_confidence,
+    reading_features,
+)
 from specrag_native.config import Config
 from specrag_native.errors import ConfigError
 from specrag_native.types import Draft, LogprobSpan, Scores, Subset, Verdict
@@ -47,6 +55,20 @@ def test_features_say_what_they_are_called() -> None:
         }
     )
     assert features(verdict("0", yes=None), others) is None
+
+
+def test_features_of_a_reading_say_what_they_are_called() -> None:
+    drafts = [verdict(a, unknown=u).draft for a, u in (("7", False), ("8.", False), ("x", True))]
+    found = reading_features("8", 0.8, drafts, whole=True)
+    assert dict(zip(READING_FEATURES, found, strict=True)) == pytest.approx(
+        {"one": 1.0, "log_odds": math.log(4), "agreement": 1.0, "known": 2 / 3, "whole": 1.0}
+    )
+    assert reading_features("x", 1.0, drafts, whole=False)[1:3] == (6.0, 0.0)
+
+
+def test_a_reading_without_weights_has_its_own_probability() -> None:
+    assert reading_confidence("8", 0.7, [], whole=True) == 0.7
+    assert reading_confidence("8", 0.7, [], (0.0, 1.0, 0, 0, 0), whole=True) == pytest.approx(0.7)
 
 
 def test_weights_make_a_probability_that_support_can_only_lower() -> None:
@@ -114,3 +136,5 @@ def test_settings_are_those_of_exactly_the_two_files(
 def test_a_wrong_number_of_weights_is_refused() -> None:
     with pytest.raises(ConfigError, match="confidence_weights must be 7"):
         Config(confidence_weights=(1.0,))
+    with pytest.raises(ConfigError, match="reading_weights must be 5"):
+        Config(reading_weights=(1.0,))

@@ -9,7 +9,7 @@ import pytest
 from test_pipeline import no, passages_in, yes
 
 from specrag_native.config import Config
-from specrag_native.events import DraftText, Event, Verified
+from specrag_native.events import AnswerText, DraftText, Event, Verified
 from specrag_native.pipeline import Pipeline
 from specrag_native.prompts import ABSTAIN_TEXT
 from specrag_native.repair import best_evidence
@@ -46,7 +46,8 @@ def reads(answer: str, *, at_least: int = 0, text: str = "") -> FakeEngine:
 def ask(
     drafter: FakeEngine, verifier: FakeEngine, *, n: int = 8, **settings: Any
 ) -> tuple[Answer, list[Event]]:
-    rag = Pipeline(FakeModels(drafter, verifier), config=Config.from_mapping(settings))
+    config = Config.from_mapping({"grounded": False, **settings})
+    rag = Pipeline(FakeModels(drafter, verifier), config=config)
     events: list[Event] = []
     return rag.answer("How many?", hits=hits(n), on_event=events.append), events
 
@@ -68,7 +69,9 @@ def test_each_step_is_recorded_with_its_cost() -> None:
     assert answer.usage["verifier"].prefilled == 20 + 10 + 10
     assert answer.repairs[-1].confidence == answer.confidence
     data = answer.to_dict()["repairs"][0]
-    assert set(data) == {"step", "answer", "confidence", "decided", "seconds", "tokens"}
+    assert set(data) == {
+        *("step", "answer", "confidence", "decided", "grounded", "seconds", "tokens")
+    }
     assert data["tokens"] == {"verifier": {"prefilled": 10, "reused": 0, "decoded": 5}}
 
 
@@ -141,6 +144,46 @@ def test_redrafting_stops_where_no_other_subset_is_left() -> None:
     answer, _ = ask(drafter, reads("three"), n=2, repair="redraft,subset")
     assert len(drafter.generated) == 1
     assert steps(answer) == [("subset", "three", True)]
+
+
+def test_an_answer_that_stands_nowhere_is_none() -> None:
+    verifier = FakeEngine(lambda p: ("Ulaanbaatar",), no)
+    answer, events = ask(FakeEngine(knows(), yes), verifier, grounded=True)
+    assert (answer.answer, answer.decided_by) == (ABSTAIN_TEXT, "abstain")
+    assert [(s.answer, s.grounded, s.decided) for s in answer.repairs] == [
+        ("Ulaanbaatar", False, False),
+        ("Ulaanbaatar", False, False),
+    ]
+    assert "".join(e.text for e in events if isinstance(e, AnswerText)) == ABSTAIN_TEXT
+    remembered, _ = ask(FakeEngine(knows(), yes), verifier)
+    assert (remembered.answer, remembered.decided_by) == ("Ulaanbaatar", "repair")
+
+
+def test_the_step_after_an_answer_that_stands_nowhere_decides() -> None:
+    verifier = FakeEngine(lambda p: ("Mars",) if passages_in(p) < 8 else ("fact number 7",), no)
+    answer, _ = ask(FakeEngine(knows(), yes), verifier, grounded=True)
+    assert steps(answer) == [("subset", "Mars", False), ("all", "fact number 7", True)]
+    assert [s.grounded for s in answer.repairs] == [False, True]
+    assert answer.decided_by == "standard" and answer.support == 1.0
+
+
+def test_abstaining_needs_no_evidence() -> None:
+    answer, _ = ask(FakeEngine(knows(), yes), reads("unknown"))
+    assert (answer.answer, answer.support, answer.unsupported) == (ABSTAIN_TEXT, 0.0, ())
+
+
+def test_a_reading_has_the_confidence_of_its_weights() -> None:
+    settings: dict[str, Any] = {"reading_weights": (1.0, 0.0, 0.5, -2.0, 0.0)}
+    answer, _ = ask(FakeEngine(knows(3), yes), reads("answer 3"), **settings)
+    known = sum(not v.draft.unknown for v in answer.verdicts) / 5
+    agrees = 1.0 + 0.5 - 2.0 * known
+    assert answer.confidence == pytest.approx(1 / (1 + math.exp(-agrees)))
+    assert answer.repairs[0].probability == pytest.approx(0.6065, abs=1e-4)
+    doubted, _ = ask(
+        FakeEngine(knows(3), yes), reads("answer 3"), reading_weights=(-3.0, 0, 0, 0, 0)
+    )
+    assert doubted.answer == ABSTAIN_TEXT  # 5%, under abstain_below
+    assert not any(s.decided for s in doubted.repairs)
 
 
 def test_an_answer_below_accept_above_is_passed_over_for_the_next_step() -> None:

@@ -214,7 +214,8 @@ def print_basis(answer: Answer, line: Callable[[str], None], *, show_drafts: boo
         line(f"Not needed: {skipped}")
     for i, step in enumerate(answer.repairs):
         said = clean(step.answer) or "found nothing"
-        end = "" if step.decided else ", not taken" if step.answer else ""
+        end = ", not taken" if step.answer and not step.decided else ""
+        end = end if step.grounded else ", which is not in what was read"
         name = "Repair  " if i == 0 else "        "
         line(f"{name} {step.step}, {step.seconds:.2f} s: {said}{end}")
     if answer.verdicts:

@@ -1,0 +1,68 @@
+"""Whether an answer was read, or remembered."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specrag_native.grounding import stands_in
+from specrag_native.types import Passage, Question
+
+PASSAGE = Passage(
+    "p",
+    "towers.txt",
+    "Hill towers",
+    "Three towers stand on Mill Hill; Ann Gray built them in 1901.",
+)
+
+
+def found(answer: str, question: str = "What stands on Mill Hill?") -> bool:
+    return stands_in(answer, Question(question), [PASSAGE])
+
+
+@pytest.mark.parametrize(
+    ("answer", "there"),
+    [
+        ("three towers", True),
+        ("3 towers", True),
+        ("4 towers", False),
+        ("a tower", True),
+        ("Ann Gray", True),
+        ("Ann Maria Gray", True),
+        ("Ann Maria Louise Black", False),
+        ("in 1901", True),
+        ("in 1902", False),
+        ("Ulaanbaatar", False),
+        ("towers on Mill Hill", True),
+    ],
+)
+def test_an_answer_is_there_when_its_own_words_are(answer: str, there: bool) -> None:
+    assert found(answer) is there
+
+
+def test_words_of_the_question_prove_nothing_and_are_not_asked_for() -> None:
+    asked = "What is the capital of Mongolia?"
+    assert not found("The capital of Mongolia is Ulaanbaatar", asked)
+    assert found("Mongolia", asked)
+
+
+def test_titles_are_read_too() -> None:
+    assert stands_in("hill towers", Question("Which book?"), [PASSAGE])
+    assert not stands_in("hill towers", Question("Which book?"), [])
+
+
+@pytest.mark.parametrize("answer", ["yes", "No.", "Yes"])
+def test_a_judgement_need_not_stand_anywhere(answer: str) -> None:
+    assert found(answer)
+    assert stands_in("true", Question("Towers fly.", "claim"), [])
+    assert stands_in("B", Question("Which?", "choice", {"A": "x", "B": "y"}), [])
+
+
+@given(st.text(max_size=80), st.data())
+def test_any_stretch_of_words_of_a_passage_stands_in_it(text: str, data: st.DataObject) -> None:
+    words = text.split()
+    begin = data.draw(st.integers(0, len(words)))
+    end = data.draw(st.integers(begin, len(words)))
+    passage = Passage("p", "d.txt", "", " ".join(words))
+    assert stands_in(" ".join(words[begin:end]), Question("Which?"), [passage])
