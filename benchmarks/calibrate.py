@@ -5,6 +5,9 @@ draft per question with all scores, right or wrong. A logistic regression on the
 `specrag_native.confidence` gives the weights; folds over questions tell how well it predicts
 answers it was not fitted on. `repair_below` is the lowest confidence from which on at least the
 wanted share of the answers is right, by those held-out predictions.
+
+What `specrag eval ... --method speculative --half tune` wrote with repair on gives the weights for
+answers that the verifier read itself likewise, one row per step of repair that found an answer.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +25,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
 from specrag_native.calibration import path as calibration_path
-from specrag_native.confidence import FEATURES, features
+from specrag_native.confidence import FEATURES, READING_FEATURES, features, reading_features
 from specrag_native.evaluation.offline import total
-from specrag_native.evaluation.results import DraftRecord, read_folder
+from specrag_native.evaluation.results import DraftRecord, Record, read_folder
 from specrag_native.evaluation.summary import ece
 from specrag_native.types import Draft, LogprobSpan, Scores, Subset, Verdict
 
@@ -48,35 +52,76 @@ def verdict_of(draft: DraftRecord) -> Verdict:
     return Verdict(made, Scores(0.0), draft.verified, draft.support, draft.contained)
 
 
-def rows_of(
-    run: Path, half: str, drafter: str
-) -> tuple[list[tuple[float, ...]], list[float], dict[str, int]]:
-    """Return features and correctness of the chosen draft of every question, and sets' sizes."""
+@dataclass(slots=True)
+class Rows:
+    """What is fitted on: features, right or wrong, and how many are of which set."""
+
+    x: list[tuple[float, ...]] = field(default_factory=list)
+    y: list[float] = field(default_factory=list)
+    sets: dict[str, int] = field(default_factory=dict)
+
+    def add(self, found: tuple[float, ...], right: bool, dataset: str) -> None:
+        """Add one answer."""
+        self.x.append(found)
+        self.y.append(float(right))
+        self.sets[dataset] = self.sets.get(dataset, 0) + 1
+
+    @property
+    def enough(self) -> bool:
+        """Whether every fold has something to fit on."""
+        return len(self.y) >= 2 * FOLDS and len(set(self.y)) == 2
+
+
+def records_of(run: Path, half: str, drafter: str) -> Iterator[tuple[Mapping[str, Any], Record]]:
+    """Yield the settings and records of Speculative RAG with a drafter on a half of the sets."""
     from specrag_native.evaluation.datasets import half_of
 
-    x: list[tuple[float, ...]] = []
-    y: list[float] = []
-    sets: dict[str, int] = {}
     for results in read_folder(run):
         if results.header.variant.split(" ")[0] != "speculative":
             continue
         if results.header.models["drafter"]["file"] != drafter:
             continue
-        settings = results.header.config
-        if settings["repair"] != "off" or settings.get("verify", "always") != "always":
-            continue
         for record in results.records.values():
-            verified = [d for d in record.drafts if d.verified]
-            if record.error is not None or not verified or half_of(record.id) != half:
+            if record.error is None and half_of(record.id) == half:
+                yield results.header.config, record
+
+
+def draft_rows(run: Path, half: str, drafter: str) -> Rows:
+    """Return the chosen draft of every question whose drafts were all verified."""
+    rows, seen = Rows(), set()
+    for settings, record in records_of(run, half, drafter):
+        verified = [d for d in record.drafts if d.verified]
+        key = (record.dataset, record.id)
+        if not verified or key in seen or settings.get("verify", "always") != "always":
+            continue
+        if any(r["step"] == "redraft" for r in record.repairs):
+            continue
+        seen.add(key)
+        winner = max(verified, key=lambda d: total(d, settings))
+        verdicts = [verdict_of(d) for d in record.drafts]
+        found = features(verdict_of(winner), verdicts)
+        if found is not None:
+            rows.add(found, winner.grade.right > 0, record.dataset)
+    return rows
+
+
+def reading_rows(run: Path, half: str, drafter: str) -> Rows:
+    """Return every answer that the verifier read itself and that stands in what it read."""
+    rows, seen = Rows(), set()
+    for _, record in records_of(run, half, drafter):
+        drafts = [verdict_of(d).draft for d in record.drafts]
+        for step in record.repairs:
+            key = (record.dataset, record.id, step["step"], step["answer"])
+            if step["step"] == "redraft" or not step["answer"] or key in seen:
                 continue
-            winner = max(verified, key=lambda d: total(d, settings))
-            verdicts = [verdict_of(d) for d in record.drafts]
-            found = features(verdict_of(winner), verdicts)
-            if found is not None:
-                x.append(found)
-                y.append(float(winner.grade.right > 0))
-                sets[record.dataset] = sets.get(record.dataset, 0) + 1
-    return x, y, sets
+            if not step.get("grounded", True) or "probability" not in step:
+                continue
+            seen.add(key)
+            found = reading_features(
+                step["answer"], step["probability"], drafts, whole=step["step"] == "all"
+            )
+            rows.add(found, step["right"] > 0, record.dataset)
+    return rows
 
 
 def fit(x: Any, y: Any) -> list[float]:
@@ -103,6 +148,19 @@ def threshold(predicted: Any, right: Any, wanted: float) -> float:
     return math.floor(100 * float(predicted[order][good[-1]])) / 100 if len(good) else 1.0
 
 
+def held_out(x: Any, y: Any) -> Any:
+    """Return for every row what weights fitted on the other folds predict."""
+    predicted = np.zeros(len(y))
+    for train, test in KFold(FOLDS, shuffle=True, random_state=0).split(x):
+        predicted[test] = predict(fit(x[train], y[train]), x[test])
+    return predicted
+
+
+def error(predicted: Any, y: Any) -> float:
+    """Return the expected calibration error, rounded."""
+    return round(ece(list(zip(predicted.tolist(), y.tolist(), strict=True))), 4)
+
+
 def main() -> None:
     """Fit, print what came out, and write it beside the catalogue when asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -113,33 +171,42 @@ def main() -> None:
     parser.add_argument("--half", default="tune", help="half of the sets that is fitted on")
     parser.add_argument("--write", action="store_true", help="keep it in models/calibration.json")
     args = parser.parse_args()
-    raw_x, raw_y, sets = rows_of(args.run, args.half, args.drafter)
-    if len(raw_y) < 2 * FOLDS or len(set(raw_y)) < 2:
-        parser.error(f"{len(raw_y)} answers with both outcomes are too few to fit on")
-    x, y = np.asarray(raw_x), np.asarray(raw_y)
-    held_out = np.zeros(len(y))
-    for train, test in KFold(FOLDS, shuffle=True, random_state=0).split(x):
-        held_out[test] = predict(fit(x[train], y[train]), x[test])
-    weights = fit(x, y)
-    below = threshold(held_out, y, args.accuracy)
-    found = {
+    rows = draft_rows(args.run, args.half, args.drafter)
+    if not rows.enough:
+        parser.error(f"{len(rows.y)} answers with both outcomes are too few to fit on")
+    x, y = np.asarray(rows.x), np.asarray(rows.y)
+    predicted = held_out(x, y)
+    below = threshold(predicted, y, args.accuracy)
+    above = predicted >= below
+    found: dict[str, Any] = {
         "drafter": args.drafter,
         "verifier": args.verifier,
-        "confidence_weights": [round(w, 4) for w in weights],
+        "confidence_weights": [round(w, 4) for w in fit(x, y)],
         "repair_below": below,
-        "fitted_on": {"half": args.half, "questions": len(y), "right": int(y.sum()), "sets": sets},
+        "fitted_on": {
+            "half": args.half,
+            "questions": len(y),
+            "right": int(y.sum()),
+            "sets": rows.sets,
+        },
         "held_out": {
-            "ece": round(ece(list(zip(held_out.tolist(), y.tolist(), strict=True))), 4),
-            "ece_of_belief": round(
-                ece([(1 / (1 + math.exp(-a)), b) for a, b in zip(x[:, 1], y, strict=True)]), 4
-            ),
-            "share_above": round(float((held_out >= below).mean()), 3),
-            "accuracy_above": round(float(y[held_out >= below].mean()), 3)
-            if (held_out >= below).any()
-            else None,
+            "ece": error(predicted, y),
+            "ece_of_belief": error(1 / (1 + np.exp(-x[:, 1])), y),
+            "share_above": round(float(above.mean()), 3),
+            "accuracy_above": round(float(y[above].mean()), 3) if above.any() else None,
         },
     }
-    print(json.dumps({"features": FEATURES, **found}, indent=1))
+    readings = reading_rows(args.run, args.half, args.drafter)
+    if readings.enough:
+        x, y = np.asarray(readings.x), np.asarray(readings.y)
+        found["reading_weights"] = [round(w, 4) for w in fit(x, y)]
+        found["readings"] = {
+            "fitted_on": {"answers": len(y), "right": int(y.sum()), "sets": readings.sets},
+            "ece": error(held_out(x, y), y),
+            "ece_of_probability": error(1 / (1 + np.exp(-x[:, 1])), y),
+        }
+    names = {"features": FEATURES, "reading_features": READING_FEATURES}
+    print(json.dumps({**names, **found}, indent=1))
     if args.write:
         path = calibration_path()
         pairs = json.loads(path.read_text())["pairs"] if path.exists() else []

@@ -249,7 +249,7 @@ def _reading(
         ),
         "standard" if step == "all" else "repair",
         evidence.passages,
-        not config.grounded or stands_in(text, run.question, evidence.passages),
+        is_unknown(text) or not config.grounded or stands_in(text, run.question, evidence.passages),
     )
 
 

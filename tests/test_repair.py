@@ -168,7 +168,8 @@ def test_the_step_after_an_answer_that_stands_nowhere_decides() -> None:
 
 
 def test_abstaining_needs_no_evidence() -> None:
-    answer, _ = ask(FakeEngine(knows(), yes), reads("unknown"))
+    answer, _ = ask(FakeEngine(knows(), yes), reads("unknown"), grounded=True)
+    assert all(s.grounded for s in answer.repairs)  # nothing was said that could be wrong
     assert (answer.answer, answer.support, answer.unsupported) == (ABSTAIN_TEXT, 0.0, ())
 
 
