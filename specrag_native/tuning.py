@@ -160,7 +160,8 @@ def candidates(
     """Return what to try, setting by setting; only what this package's engine can set.
 
     Args:
-        role: quantised KV caches are tried for the drafter only.
+        role: lookup and quantised KV caches are tried for the drafter only, which copies from its
+            passages and keeps many of them.
         base: the options that changes are made to.
         physical: physical cores, the default of ``threads``.
         logical: logical cores this process may use.
@@ -181,7 +182,8 @@ def candidates(
     return [
         (name, values[name])
         for name in TUNABLE
-        if name in known and values[name] and (name != "kv_type" or role == "drafter")
+        if name in known and values[name]
+        if role == "drafter" or name not in ("kv_type", "lookup")
     ]
 
 

@@ -24,8 +24,9 @@ from specrag_native.native import LLAMA_CPP_PYTHON_VERSION
 FORMAT = 1
 """Version of the file this module reads and writes."""
 
-TUNABLE = ("threads", "n_batch", "flash_attention", "kv_type", "lookup")
-"""Names of the engine settings that are measured, in the order they are."""
+TUNABLE = ("lookup", "threads", "n_batch", "flash_attention", "kv_type")
+"""Names of the engine settings that are measured, in the order they are: what is likely to gain
+comes first, because time may end."""
 
 Settings = Mapping[str, int | str]
 

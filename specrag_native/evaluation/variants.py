@@ -65,6 +65,8 @@ _READS: Mapping[str, tuple[str, ...]] = {
         "seed",
         "subsets",
         "conditioning",
+        "layout",
+        "unknown_above",
         "max_rationale_tokens",
         "max_answer_tokens",
         "normalisation",
