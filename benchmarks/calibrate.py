@@ -118,7 +118,10 @@ def reading_rows(run: Path, half: str, drafter: str) -> Rows:
                 continue
             seen.add(key)
             found = reading_features(
-                step["answer"], step["probability"], drafts, whole=step["step"] == "all"
+                step["answer"],
+                step["probability"],
+                drafts,
+                whole=step.get("whole", step["step"] == "all"),
             )
             rows.add(found, step["right"] > 0, record.dataset)
     return rows

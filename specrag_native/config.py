@@ -90,7 +90,8 @@ class Config:
     one after another until one gives an answer. ``redraft``: the drafter drafts over other subsets,
     and all drafts are judged again. ``rationales``: the verifier answers from the rationales of the
     drafts alone. ``subset``: it reads the passages of the most promising draft and the best hit.
-    ``all``: it reads all passages; alone, the word stands for ``subset,all``."""
+    ``more``: those of the next draft and the next hit, again and again. ``all``: it reads all
+    passages; alone, the word stands for ``subset,all``."""
     accept_above: float = 0.0
     """Confidence that an answer of the verifier needs when a later step of ``repair`` could find a
     better one; 0: the first answer is taken."""

@@ -128,7 +128,7 @@ class Pipeline:
     def _speculative(self, run: Run) -> Answer:
         rounds = Rounds(run, self.models, self.config)
         rounds.draft()
-        rounds.verify(reads_next=reads(self.config))
+        rounds.verify(reads_next=reads(self.config.repair_steps))
         repaired = Repaired()
         if run.hits and not rounds.confident:
             repaired = repair(run, rounds, self.models, self.config)

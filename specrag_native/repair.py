@@ -7,7 +7,7 @@ twice, and its last word counts.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from specrag_native.baselines import StandardRAG, probability
@@ -24,6 +24,7 @@ from specrag_native.types import DecidedBy, Hit, Passage, Repair, RepairStep, Ve
 _NAMES = {
     "rationales": "reading the rationales",
     "subset": "reading the best passages",
+    "more": "reading more passages",
     "all": "reading all passages",
 }
 """What an answer calls a step that did not fit into its budget."""
@@ -39,12 +40,16 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """An answer that the verifier read from passages itself; empty where it found none."""
+    """An answer that the verifier read from passages itself; empty where it found none.
+
+    ``whole``: it has read all passages. ``grounded``: the answer stands in what it read.
+    """
 
     answer: str
     confidence: float
     decided_by: DecidedBy
     passages: tuple[Passage, ...]
+    whole: bool
     grounded: bool
 
     @property
@@ -71,9 +76,11 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     out = Repaired()
     seen: tuple[Passage, ...] = ()
     whole = True  # nothing was left out of what may be read
-    for i, step in enumerate(config.repair_steps):
+    left = list(config.repair_steps)
+    while left:
+        step = left.pop(0)
         if step == "redraft":
-            if _redraft(run, rounds, out, reads_next=reads(config, after=i)):
+            if _redraft(run, rounds, out, reads_next=reads(left)):
                 out.reading, out.nothing_there = None, False
                 break
             continue
@@ -91,11 +98,12 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
             continue
         taken = reading.found and reading.confidence >= config.abstain_below
         out.reading, out.nothing_there = (reading if taken else None), not taken
-        last = i + 1 == len(config.repair_steps)
-        if taken and (last or reading.confidence >= config.accept_above):
+        if taken and (reading.confidence >= config.accept_above or not (left or step == "more")):
             break
         if step != "rationales":
             seen = evidence.read
+        if step == "more":
+            left.insert(0, step)
     out.nothing_there &= whole
     if out.reading is not None:
         at = max(
@@ -105,10 +113,9 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     return out
 
 
-def reads(config: Config, *, after: int = -1) -> bool:
-    """Return whether the step after the one at an index lets the verifier read."""
-    following = config.repair_steps[after + 1 :]
-    return bool(following) and following[0] != "redraft"
+def reads(steps: Sequence[RepairStep]) -> bool:
+    """Return whether the first of the steps to come lets the verifier read."""
+    return bool(steps) and steps[0] != "redraft"
 
 
 # --- Drafting once more --------------------------------------------------------------------------
@@ -142,27 +149,32 @@ def evidence_of(
     if step == "rationales":
         found = list(rationales(verdicts))
         return Evidence(tuple(r for r, _ in found), tuple(p for _, p in found)) if found else None
-    wanted = [h.passage for h in hits]
-    if step == "subset":
-        few = {p.id for p in (*best_evidence(verdicts), *wanted[:1])}
-        wanted = [p for p in wanted if p.id in few]
-    elif not seen:  # as if the few had been read before
-        few = {p.id for p in (*best_evidence(verdicts), *wanted[:1])}
-        wanted.sort(key=lambda p: p.id not in few)
-    ids = {p.id for p in seen}
-    new = [p for p in wanted if p.id not in ids]
+    read = {p.id for p in seen}
+    new = [p for p in _next(verdicts, hits, () if step == "subset" else read) if p.id not in read]
+    if step == "all":
+        read.update(p.id for p in new)
+        new += [h.passage for h in hits if h.passage.id not in read]
     passages = (*seen, *new)
     return Evidence(passages, passages) if new else None
 
 
-def best_evidence(verdicts: Sequence[Verdict]) -> tuple[Passage, ...]:
-    """Return the passages of the most promising draft; see :func:`promise`.
+def _next(verdicts: Sequence[Verdict], hits: Sequence[Hit], read: Collection[str]) -> list[Passage]:
+    """Return the best evidence that was not read yet and the best hit of those, in hits' order."""
+    left = [h.passage for h in hits if h.passage.id not in read]
+    few = {p.id for p in (*best_evidence(verdicts, besides=read), *left[:1])}
+    return [p for p in left if p.id in few]
 
-    Where drafts read one passage each, those of the two most promising ones.
+
+def best_evidence(
+    verdicts: Sequence[Verdict], *, besides: Collection[str] = ()
+) -> tuple[Passage, ...]:
+    """Return the passages of the most promising draft, besides some; see :func:`promise`.
+
+    Where drafts read one passage each, or one is left, those of the next ones to make up two.
     """
     found: dict[str, Passage] = {}
     for verdict in sorted(verdicts, key=promise, reverse=True):
-        found.update({p.id: p for p in verdict.draft.subset.passages})
+        found.update({p.id: p for p in verdict.draft.subset.passages if p.id not in besides})
         if len(found) > 1:
             break
     return tuple(found.values())
@@ -238,6 +250,7 @@ def _reading(
     text: str,
     said: float,
 ) -> Reading:
+    whole = step != "rationales" and len(evidence.read) == len(run.hits)
     return Reading(
         "" if is_unknown(text) else text,
         reading_confidence(
@@ -245,10 +258,11 @@ def _reading(
             said,
             [v.draft for v in rounds.verdicts],
             config.reading_weights,
-            whole=step == "all",
+            whole=whole,
         ),
-        "standard" if step == "all" else "repair",
+        "standard" if whole else "repair",
         evidence.passages,
+        whole,
         is_unknown(text) or not config.grounded or stands_in(text, run.question, evidence.passages),
     )
 
@@ -263,6 +277,7 @@ def _taken(step: RepairStep, reading: Reading | None, said: float, cost: Cost) -
         seconds=cost.seconds,
         usage=dict(cost.usage),
         probability=said,
+        whole=reading is not None and reading.whole,
         grounded=reading is None or reading.grounded,
     )
 

@@ -21,7 +21,7 @@ Task = Literal["qa", "claim", "choice"]
 DecidedBy = Literal["speculative", "repair", "standard", "drafter", "abstain"]
 """Which step of the method gave the answer."""
 
-RepairStep = Literal["redraft", "rationales", "subset", "all"]
+RepairStep = Literal["redraft", "rationales", "subset", "more", "all"]
 """What can be done when no draft is good enough; see ``Config.repair``."""
 
 
@@ -189,7 +189,8 @@ class Repair:
     after ``redraft`` and that of what the verifier wrote after the others. ``decided`` tells
     whether this is the answer that was given. ``usage`` is per model role. ``grounded`` is False
     for an answer that does not stand in what was read, and was therefore not taken; ``probability``
-    is the mean probability per token of what the verifier wrote.
+    is the mean probability per token of what the verifier wrote, ``whole`` whether it had read all
+    passages by then.
     """
 
     step: RepairStep
@@ -199,6 +200,7 @@ class Repair:
     seconds: float
     usage: Mapping[str, Usage] = field(default_factory=dict)
     probability: float = 0.0
+    whole: bool = False
     grounded: bool = True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -103,6 +104,35 @@ def test_what_was_read_stays_the_beginning_of_what_is_read_next() -> None:
     assert everything.startswith(few[: few.index("Question:")])
     assert passages_in(everything) == 8
     assert [s for s, *_ in steps(answer)] == ["rationales", "subset", "redraft", "all"]
+
+
+def test_more_and_more_is_read_until_an_answer_is_found() -> None:
+    verifier = reads("fact 7", text="Fact number 7 is here.")
+    answer, _ = ask(FakeEngine(knows(2), yes), verifier, repair="subset,more", grounded=True)
+    assert [s.step for s in answer.repairs][:2] == ["subset", "more"]
+    assert {s.step for s in answer.repairs[1:]} == {"more"} and answer.repairs[-1].decided
+    assert answer.answer == "fact 7"
+    counts = [passages_in(p) for p in verifier.generated]
+    assert counts == sorted(set(counts)) and counts[0] < 4
+    for before, after in itertools.pairwise(verifier.generated):
+        assert after.startswith(before[: before.index("Question:")])
+    whole = [s.whole for s in answer.repairs]
+    assert whole == [n == 8 for n in counts]
+
+
+def test_more_ends_when_everything_was_read() -> None:
+    verifier = reads("unknown")
+    answer, _ = ask(FakeEngine(knows(2), yes), verifier, repair="more")
+    assert answer.answer == ABSTAIN_TEXT
+    assert passages_in(verifier.generated[-1]) == 8 and answer.repairs[-1].whole
+    assert not any(s.whole for s in answer.repairs[:-1])
+
+
+def test_more_goes_on_under_accept_above_and_its_last_word_counts() -> None:
+    verifier = FakeEngine(lambda p: (f"{passages_in(p)} of them",), no)
+    answer, _ = ask(FakeEngine(knows(2), yes), verifier, repair="subset,more", accept_above=0.9)
+    assert answer.answer == "8 of them" and answer.decided_by == "standard"
+    assert [s.decided for s in answer.repairs] == [False] * (len(answer.repairs) - 1) + [True]
 
 
 def test_a_step_with_nothing_new_to_read_is_not_taken() -> None:

@@ -42,6 +42,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "repair-all": {"repair": "all"},
     "repair-redraft": {"repair": "redraft,subset,all"},
     "repair-rationales": {"repair": "rationales,subset,all"},
+    "repair-more": {"repair": "subset,more"},
 }
 """Ablations that run the models again, by the settings they change."""
 
