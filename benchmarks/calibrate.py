@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,10 +144,12 @@ def threshold(predicted: Any, right: Any, wanted: float) -> float:
     1, which means always to repair, where fewer than :data:`LEAST` answers are above any such one.
     """
     order = np.argsort(-predicted)
+    values = np.floor(1e4 * predicted[order]) / 1e4  # as it will be written
     shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    good = np.nonzero(shares >= wanted)[0]
+    last = np.append(values[1:] < values[:-1], True)  # of those with this value
+    good = np.nonzero((shares >= wanted) & last)[0]
     good = good[good + 1 >= LEAST]
-    return math.floor(100 * float(predicted[order][good[-1]])) / 100 if len(good) else 1.0
+    return float(values[good[-1]]) if len(good) else 1.0
 
 
 def held_out(x: Any, y: Any) -> Any:

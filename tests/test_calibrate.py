@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from specrag_native.evaluation.datasets import half_of
 from specrag_native.evaluation.metrics import Grade
 from specrag_native.evaluation.results import DraftRecord, Header, Record, ResultFile
@@ -83,7 +81,8 @@ def test_what_predicts_gets_weight_and_is_calibrated(tmp_path: Path) -> None:
     assert found["fitted_on"]["questions"] == sum(found["fitted_on"]["sets"].values()) == 120
     assert found["confidence_weights"][1] > 0.3
     assert found["held_out"]["ece"] < 0.2  # the fit is cautious
-    assert found["held_out"]["accuracy_above"] == pytest.approx(0.9, abs=0.1)
+    assert found["held_out"]["accuracy_above"] >= 0.8
+    assert found["held_out"]["share_above"] > 0.4
     assert found["readings"]["fitted_on"]["answers"] == 120
     assert found["reading_weights"][1] > 0.3 and len(found["reading_weights"]) == 5
 
