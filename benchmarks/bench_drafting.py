@@ -19,12 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from specrag_native import catalog
 from specrag_native.config import Config
 from specrag_native.engine import EngineOptions, NativeEngine
 from specrag_native.evaluation import machine
 from specrag_native.evaluation.datasets import read_dataset
 from specrag_native.hardware import physical_cores
+from specrag_native.model_files import catalog
 from specrag_native.prompts import drafter_prompt, drafter_stages
 from specrag_native.protocol import GenerateOptions, Prompt
 from specrag_native.types import Passage, Question

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
-from specrag_native import catalog, prompts
+from specrag_native import prompts
 from specrag_native.engine import EngineOptions, NativeEngine
 from specrag_native.errors import ModelNotFoundError
 from specrag_native.hardware import physical_cores
+from specrag_native.model_files import catalog
 from specrag_native.protocol import GenerateOptions, Prompt, Segment, Stage
 from specrag_native.types import Passage, Question
 

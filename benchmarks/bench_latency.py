@@ -23,9 +23,7 @@ from typing import Any
 import pytest
 from sample import same_passages, sample
 
-from specrag_native import catalog
 from specrag_native.config import Config
-from specrag_native.embedding import embedding_text
 from specrag_native.engines import Engines, ModelPaths
 from specrag_native.errors import UserError
 from specrag_native.evaluation import machine
@@ -33,6 +31,8 @@ from specrag_native.evaluation.datasets import Example
 from specrag_native.evaluation.methods import Session, build
 from specrag_native.evaluation.variants import Variant
 from specrag_native.hardware import physical_cores
+from specrag_native.model_files import catalog
+from specrag_native.retrieval.embedding import embedding_text
 from specrag_native.types import Answer, Hit, Question
 
 SHORT, FULL = 2, 10

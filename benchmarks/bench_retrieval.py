@@ -34,11 +34,11 @@ import numpy as np
 from specrag_native.cli.status import disk_bytes
 from specrag_native.engines import Engines, ModelPaths
 from specrag_native.evaluation import machine
-from specrag_native.fulltext import search_text
-from specrag_native.index import Index
 from specrag_native.ingest.document import Document
-from specrag_native.store_schema import create_database
-from specrag_native.store_writer import CutDocument, Source, open_writer
+from specrag_native.retrieval.fulltext import search_text
+from specrag_native.retrieval.index import Index
+from specrag_native.retrieval.store_schema import create_database
+from specrag_native.retrieval.store_writer import CutDocument, Source, open_writer
 
 RESULTS = Path(__file__).parent / "results" / "retrieval.json"
 
@@ -99,7 +99,8 @@ def latency(args: argparse.Namespace) -> None:
     """Time opening and searching an index; the questions' embeddings are made before."""
     questions = [str(row["question"]) for row in read_rows(args.questions, 200)]
     code = (
-        "import sys, time; from pathlib import Path; from specrag_native.index import Index;"
+        "import sys, time; from pathlib import Path;"
+        "from specrag_native.retrieval.index import Index;"
         "start = time.perf_counter(); index = Index.open(Path(sys.argv[1]));"
         "index.retriever(type('Name', (), {'name': index.embedder})()).warm();"
         "print(1000 * (time.perf_counter() - start))"

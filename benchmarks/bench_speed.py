@@ -23,18 +23,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from specrag_native import catalog, subsets
-from specrag_native.calibration import settings_for
+from specrag_native.answering import subsets
+from specrag_native.answering.calibration import settings_for
+from specrag_native.answering.pipeline import Pipeline
 from specrag_native.cli.settings import add_set_option, read_settings
 from specrag_native.config import Config
-from specrag_native.embedding import embedding_text
 from specrag_native.engines import Engines, ModelPaths
 from specrag_native.evaluation import machine
 from specrag_native.evaluation.datasets import Example, half_of, read_dataset
 from specrag_native.evaluation.metrics import grade
 from specrag_native.hardware import physical_cores
-from specrag_native.pipeline import Pipeline
+from specrag_native.model_files import catalog
 from specrag_native.prompts import drafter_prompt
+from specrag_native.retrieval.embedding import embedding_text
 from specrag_native.types import Answer, Hit, Passage, Question
 
 RESULTS = Path(__file__).parent / "results" / "speed.jsonl"

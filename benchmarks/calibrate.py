@@ -2,8 +2,8 @@
 
 Reads what `specrag eval ... --method speculative --set repair=off --half tune` wrote: one chosen
 draft per question with all scores, right or wrong. A logistic regression on the features of
-`specrag_native.confidence` gives the weights; folds over questions tell how well it predicts
-answers it was not fitted on. `repair_below` is the lowest confidence from which on at least the
+`answering.confidence` gives the weights; folds over questions tell how well it predicts answers it
+was not fitted on. `repair_below` is the lowest confidence from which on at least the
 wanted share of the answers is right, by those held-out predictions.
 
 What `specrag eval ... --method speculative --half tune` wrote with repair on gives the weights for
@@ -23,8 +23,13 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
-from specrag_native.calibration import path as calibration_path
-from specrag_native.confidence import FEATURES, READING_FEATURES, features, reading_features
+from specrag_native.answering.calibration import path as calibration_path
+from specrag_native.answering.confidence import (
+    FEATURES,
+    READING_FEATURES,
+    features,
+    reading_features,
+)
 from specrag_native.evaluation.offline import total
 from specrag_native.evaluation.results import DraftRecord, Record, read_folder
 from specrag_native.evaluation.summary import ece

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from specrag_native.chat import lay_out_chat
 from specrag_native.errors import ConfigError, ModelFileError
 from specrag_native.hardware import physical_cores
-from specrag_native.model_dir import file_digest, hash_file
+from specrag_native.model_files.model_dir import file_digest, hash_file
 from specrag_native.native import LLAMA_CPP_PYTHON_VERSION, load_core, translated
 from specrag_native.protocol import (
     Batch,

@@ -81,7 +81,7 @@ class Engines:
         """Return the settings of ``specrag tune`` that a role's engine is loaded with."""
         if not self._tuned or role == "embedder":
             return {}
-        from specrag_native.tuning_store import settings_for
+        from specrag_native.tuning.store import settings_for
 
         return settings_for(self.path(role))
 

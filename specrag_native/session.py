@@ -13,17 +13,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from specrag_native import subsets
-from specrag_native.calibration import settings_for
+from specrag_native.answering import subsets
+from specrag_native.answering.calibration import settings_for
+from specrag_native.answering.pipeline import Method, Pipeline
 from specrag_native.config import Config
 from specrag_native.engines import Engines, ModelPaths, Role
 from specrag_native.errors import Cancelled
 from specrag_native.events import Event
-from specrag_native.index import Index, default_index_dir
 from specrag_native.native import new_cancel_flag
 from specrag_native.passage_cache import cache_folder
-from specrag_native.pipeline import Method, Pipeline
 from specrag_native.protocol import CancelFlag
+from specrag_native.retrieval.index import Index, default_index_dir
 from specrag_native.types import Answer, Question
 
 
@@ -202,6 +202,6 @@ class SpeculativeRAG(Pipeline):
 
 
 def _resolve(name: str | None, role: Role) -> Path:
-    from specrag_native import catalog
+    from specrag_native.model_files import catalog
 
     return catalog.resolve(name or catalog.default(role), role=role).path

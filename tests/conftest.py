@@ -19,8 +19,8 @@ hypothesis.settings.load_profile("specrag")
 
 def default_model(role: str) -> Path:
     """Path of a default model; skips the test when it was not pulled."""
-    from specrag_native import catalog
     from specrag_native.errors import ModelNotFoundError
+    from specrag_native.model_files import catalog
 
     try:
         return catalog.resolve(catalog.default(role), role=role).path  # type: ignore[arg-type]

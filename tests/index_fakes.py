@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from specrag_native.index import Index
-from specrag_native.index_types import IndexReport
-from specrag_native.indexer import index_paths
+from specrag_native.retrieval.index import Index
+from specrag_native.retrieval.index_types import IndexReport
+from specrag_native.retrieval.indexer import index_paths
 
 
 class HashEmbedder:

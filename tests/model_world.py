@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from specrag_native import hub
-from specrag_native.catalog_entries import (
+from specrag_native.model_files import hub
+from specrag_native.model_files.catalog_entries import (
     Catalogue,
     HubSource,
     Model,

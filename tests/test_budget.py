@@ -10,11 +10,11 @@ import pytest
 from test_pipeline import no, pipeline, yes
 from test_repair import knows
 
-from specrag_native.budget import Budget, Pace, parse_seconds
+from specrag_native.answering.budget import Budget, Pace, parse_seconds
+from specrag_native.answering.pipeline import OUT_OF_TIME_TEXT, Pipeline
 from specrag_native.cli.main import main
 from specrag_native.config import Config
 from specrag_native.errors import Cancelled, ConfigError
-from specrag_native.pipeline import OUT_OF_TIME_TEXT, Pipeline
 from specrag_native.prompts import ABSTAIN_TEXT
 from specrag_native.protocol import Batch
 from specrag_native.types import Answer, Usage

@@ -14,9 +14,9 @@ from model_world import (
     sha256,
 )
 
-from specrag_native import catalog, model_dir
-from specrag_native.catalog_entries import ROLES, HubSource, Model, Preparation, load
 from specrag_native.errors import ConfigError, ModelFileError, ModelNotFoundError
+from specrag_native.model_files import catalog, model_dir
+from specrag_native.model_files.catalog_entries import ROLES, HubSource, Model, Preparation, load
 
 CAUSAL, BERT = gguf_bytes(), gguf_bytes("bert", causal=False, pooling=1)
 REPO = HubSource("someone/toys", "toy.gguf")
@@ -50,7 +50,7 @@ def test_the_catalogue_inside_the_package_comes_before_the_source_tree(
     for folder in (outside, inside):
         folder.mkdir(parents=True)
         shutil.copy(real, folder / "catalog.toml")
-    monkeypatch.setattr(catalog, "__file__", str(package / "catalog.py"))
+    monkeypatch.setattr(catalog, "__file__", str(package / "model_files" / "catalog.py"))
     assert catalog.catalogue_path() == inside / "catalog.toml"
     (inside / "catalog.toml").unlink()
     assert catalog.catalogue_path() == outside / "catalog.toml"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specrag_native.chunking import ChunkOptions, chunk, count_words
 from specrag_native.errors import ConfigError
+from specrag_native.retrieval.chunking import ChunkOptions, chunk, count_words
 
 WORDS = st.sampled_from(
     [

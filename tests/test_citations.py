@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specrag_native.citations import cite
+from specrag_native.answering.citations import cite
 from specrag_native.types import Passage
 
 THAMES = (

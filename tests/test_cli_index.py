@@ -10,7 +10,7 @@ import pytest
 from index_fakes import HashEmbedder, contents
 
 from specrag_native.errors import ConfigError, DocumentError, IndexStoreError, QuestionError
-from specrag_native.lock import writer_lock
+from specrag_native.retrieval.lock import writer_lock
 
 COMMANDS = ("index", "status", "remove", "rebuild", "search")
 

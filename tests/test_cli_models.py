@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from model_world import catalogue_of, gguf_bytes, isolate, model_of, sha256
 
-from specrag_native import catalog, fetch
 from specrag_native.cli import models as models_command
 from specrag_native.cli import pull as pull_command
 from specrag_native.errors import ModelNotFoundError
+from specrag_native.model_files import catalog, fetch
 
 TOY, OTHER = gguf_bytes(), gguf_bytes("bert", pooling=1)
 

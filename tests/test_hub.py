@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from model_world import FakeHub, fake_hub, gguf_bytes, isolate, sha256
 
-from specrag_native import catalog, fetch, hub
 from specrag_native.errors import Cancelled, ModelFileError, ModelNotFoundError, UserError
-from specrag_native.hub import HubRef, choose, parse_ref, shards
+from specrag_native.model_files import catalog, fetch, hub
+from specrag_native.model_files.hub import HubRef, choose, parse_ref, shards
 
 TOY = gguf_bytes()
 QUANTS = ["x-Q4_0.gguf", "x-Q4_K_M.gguf", "x-Q4_K_S.gguf", "x-Q8_0.gguf", "mmproj-Q8_0.gguf"]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from index_fakes import HashEmbedder, check_integrity, contents, run_index
 
-from specrag_native.chunking import ChunkOptions
 from specrag_native.errors import Cancelled, ContextFullError, DocumentError, IndexStoreError
-from specrag_native.index import Index
-from specrag_native.index_types import IndexOptions
-from specrag_native.indexer import index_paths
 from specrag_native.ingest.document import ReadLimits
+from specrag_native.retrieval.chunking import ChunkOptions
+from specrag_native.retrieval.index import Index
+from specrag_native.retrieval.index_types import IndexOptions
+from specrag_native.retrieval.indexer import index_paths
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from index_fakes import HashEmbedder, check_integrity, contents, run_index
 
-from specrag_native.index import Index
+from specrag_native.retrieval.index import Index
 
 KILLS = 100
 
@@ -27,9 +27,9 @@ RUNNER = textwrap.dedent(
     from pathlib import Path
     import numpy, sqlite3
     from index_fakes import HashEmbedder
-    from specrag_native import index_plan, scan, store_writer, vector_index
-    from specrag_native.index_types import IndexOptions
-    from specrag_native.indexer import index_paths
+    from specrag_native.retrieval import index_plan, scan, store_writer, vector_index
+    from specrag_native.retrieval.index_types import IndexOptions
+    from specrag_native.retrieval.indexer import index_paths
 
     options = IndexOptions(batch=4, wait_s=30)
     for line in sys.stdin:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from index_fakes import HashEmbedder, check_integrity, contents, run_index
 
 from specrag_native.errors import DocumentError
-from specrag_native.index_types import IndexOptions
+from specrag_native.retrieval.index_types import IndexOptions
 
 NAMES = st.sampled_from(["a.txt", "b.md", "sub/a.txt", "sub/deep/c.json", "d.jsonl", ".h.txt"])
 BODIES = st.sampled_from(

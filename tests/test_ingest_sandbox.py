@@ -13,11 +13,11 @@ import pytest
 from index_fakes import HashEmbedder, check_integrity, run_index
 
 from specrag_native.errors import DocumentError
-from specrag_native.index import Index
-from specrag_native.index_types import IndexOptions
 from specrag_native.ingest import Reader, ReadLimits, read_documents, reader_for, register
 from specrag_native.ingest.registry import Registry
 from specrag_native.ingest.sandbox import Sandbox
+from specrag_native.retrieval.index import Index
+from specrag_native.retrieval.index_types import IndexOptions
 
 HOSTILE = textwrap.dedent(
     """

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specrag_native import prompts
-from specrag_native.answer_text import settled
+from specrag_native.answering.answer_text import settled
+from specrag_native.answering.pipeline import Pipeline
 from specrag_native.config import Config
 from specrag_native.errors import ContextFullError, QuestionError
 from specrag_native.events import Answered, AnswerText, DraftText, Event, Retrieved, Verified
-from specrag_native.pipeline import Pipeline
 from specrag_native.prompts import ABSTAIN_TEXT
 from specrag_native.types import Question
 from tests.fakes import FakeEngine, FakeModels, SlowEngine, hits

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from test_pipeline import no, passages_in, yes
 
+from specrag_native.answering.pipeline import Pipeline
+from specrag_native.answering.repair import best_evidence
 from specrag_native.config import Config
 from specrag_native.events import AnswerText, DraftText, Event, Verified
-from specrag_native.pipeline import Pipeline
 from specrag_native.prompts import ABSTAIN_TEXT
-from specrag_native.repair import best_evidence
 from specrag_native.types import Answer, Draft, LogprobSpan, Scores, Subset, Verdict
 from tests.fakes import FakeEngine, FakeModels, hits, passage
 

@@ -5,7 +5,7 @@ import pytest
 
 from specrag_native.errors import ConfigError
 from specrag_native.protocol import Batch, Score, SegmentScore
-from specrag_native.rerank import Reranker, RerankOptions
+from specrag_native.retrieval.rerank import Reranker, RerankOptions
 from specrag_native.types import Hit, Passage, Usage
 
 

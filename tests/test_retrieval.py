@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from index_fakes import HashEmbedder, run_index
 
-from specrag_native import vector_index
 from specrag_native.errors import ConfigError, QuestionError
-from specrag_native.fulltext import highlight_spans, match_query, search_text, terms
-from specrag_native.index import Index
-from specrag_native.retrieval import RetrievalOptions, fuse
-from specrag_native.store_writer import open_writer
+from specrag_native.retrieval import vector_index
+from specrag_native.retrieval.fulltext import highlight_spans, match_query, search_text, terms
+from specrag_native.retrieval.hybrid import RetrievalOptions, fuse
+from specrag_native.retrieval.index import Index
+from specrag_native.retrieval.store_writer import open_writer
 
 TOPICS = ["rivers flow", "bees hum", "clouds drift", "stones lie", "kings rule", "ships sail"]
 
@@ -162,7 +162,7 @@ def change_without_derived(index, folder):
     """Change the database as a run does that is killed before its last step."""
     (folder / "late.txt").write_text("Here geese fly in country number 8.")
     (folder / "1.txt").unlink()
-    from specrag_native import store_writer
+    from specrag_native.retrieval import store_writer
 
     original = store_writer.StoreWriter.finish
     store_writer.StoreWriter.finish = lambda self: None
@@ -219,7 +219,7 @@ def test_a_large_index_uses_an_inverted_file_and_patches_it(tmp_path, monkeypatc
     (path,) = index_dir.glob("vectors-*.faiss")
     first = faiss.read_index(str(path))
     assert vector_index.is_inverted(first) and first.ntotal == 300
-    monkeypatch.setattr("specrag_native.store_writer._REBUILD_AFTER", 4)
+    monkeypatch.setattr("specrag_native.retrieval.store_writer._REBUILD_AFTER", 4)
     for i in range(5):
         (folder / f"{i:04}.txt").unlink()
         (folder / f"new{i}.txt").write_text(f"fresh text number {i} of the folder")
@@ -268,7 +268,7 @@ def test_the_words_that_were_asked_for_are_highlighted():
 
 
 def test_a_large_index_scores_no_more_passages_than_the_budget(tmp_path, monkeypatch):
-    monkeypatch.setattr("specrag_native.fulltext.SMALL", 0)
+    monkeypatch.setattr("specrag_native.retrieval.fulltext.SMALL", 0)
     folder = tmp_path / "many"
     folder.mkdir()
     for i in range(40):

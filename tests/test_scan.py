@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from index_fakes import run_index
 
-from specrag_native import scan as scan_module
 from specrag_native.errors import DocumentError
-from specrag_native.scan import ScanOptions, scan
+from specrag_native.retrieval import scan as scan_module
+from specrag_native.retrieval.scan import ScanOptions, scan
 
 
 def make(folder: Path, *names: str) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from index_fakes import HashEmbedder, check_integrity, contents, run_index
 
-from specrag_native import store_schema
 from specrag_native.errors import IndexStoreError
-from specrag_native.index import Index, default_index_dir
-from specrag_native.lock import writer_lock
-from specrag_native.store import vector_from_blob, vector_to_blob
-from specrag_native.store_writer import open_writer
+from specrag_native.retrieval import store_schema
+from specrag_native.retrieval.index import Index, default_index_dir
+from specrag_native.retrieval.lock import writer_lock
+from specrag_native.retrieval.store import vector_from_blob, vector_to_blob
+from specrag_native.retrieval.store_writer import open_writer
 
 
 @pytest.fixture

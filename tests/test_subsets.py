@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from specrag_native.answering.subsets import cluster, condition, draw_subsets
 from specrag_native.errors import ConfigError
-from specrag_native.subsets import cluster, condition, draw_subsets
 from tests.fakes import hits
 
 QUESTION = np.ones(8, dtype=np.float32) / np.sqrt(8.0)

@@ -20,8 +20,8 @@ torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("peft", reason="the train extra is not installed")
 pytest.importorskip("transformers", reason="the train extra is not installed")
 
-from specrag_native.adapter import merge, read_adapter  # noqa: E402
 from specrag_native.engine import EngineOptions, NativeEngine  # noqa: E402
+from specrag_native.model_files.adapter import merge, read_adapter  # noqa: E402
 from specrag_native.protocol import Segment  # noqa: E402
 from specrag_native.training import base as bases  # noqa: E402
 from specrag_native.training.encoding import IGNORED, encode, encode_group  # noqa: E402
@@ -316,7 +316,7 @@ def opts() -> dict[str, Any]:
 
 
 def test_an_adapter_for_another_model_is_refused(tiny: Path, tmp_path: Path) -> None:
-    from specrag_native.adapter import Adapter, write_adapter
+    from specrag_native.model_files.adapter import Adapter, write_adapter
 
     rng = np.random.default_rng(0)
     halves = (

@@ -16,17 +16,20 @@ from typing import Any, cast
 import pytest
 from fakes import FakeEngine, text_of
 
-from specrag_native import hardware, model_dir, tuning, tuning_store
+from specrag_native import hardware
 from specrag_native.cli import doctor
 from specrag_native.cli import tune as command
 from specrag_native.engine import EngineOptions, NativeEngine
 from specrag_native.engines import DEFAULT_OPTIONS, Engines, ModelPaths
 from specrag_native.errors import Cancelled, ConfigError, ModelFileError, UserError
 from specrag_native.evaluation import machine
+from specrag_native.model_files import model_dir
 from specrag_native.protocol import Batch, CancelFlag, Completion, GenerateOptions, Generation
-from specrag_native.tuning import Search, Target, Tuning, candidates
-from specrag_native.tuning_store import Kept, Machine, Rates
-from specrag_native.tuning_work import DRAFT_TOKENS, N_SLOTS, WORKS, Sample, Work
+from specrag_native.tuning import search as tuning
+from specrag_native.tuning import store as tuning_store
+from specrag_native.tuning.search import Search, Target, Tuning, candidates
+from specrag_native.tuning.store import Kept, Machine, Rates
+from specrag_native.tuning.work import DRAFT_TOKENS, N_SLOTS, WORKS, Sample, Work
 from specrag_native.types import Usage
 
 HAS = {f.name for f in dataclasses.fields(EngineOptions)}
@@ -625,7 +628,7 @@ def test_a_time_that_makes_no_sense_is_refused(seconds: str) -> None:
 
 @pytest.fixture
 def one_default(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
-    from specrag_native import catalog
+    from specrag_native.model_files import catalog
 
     status = SimpleNamespace(model=SimpleNamespace(role="drafter"), is_default=True, path=model)
     monkeypatch.setattr(catalog, "list_models", lambda: [status])

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specrag_native.answering.verifier import Scored, Verifier, best, draft_score, judge, log_add
 from specrag_native.config import Config
 from specrag_native.errors import Cancelled
 from specrag_native.types import Draft, LogprobSpan, Question, Subset
-from specrag_native.verifier import Scored, Verifier, best, draft_score, judge, log_add
 from tests.fakes import FakeEngine, passage
 
 QUESTION = Question("Which colour is the door?")

@@ -9,9 +9,9 @@ import pytest
 from index_fakes import HashEmbedder, run_index
 
 from specrag_native.errors import DocumentError
-from specrag_native.index import Index
-from specrag_native.lock import writer_lock
-from specrag_native.watch import watch_paths
+from specrag_native.retrieval.index import Index
+from specrag_native.retrieval.lock import writer_lock
+from specrag_native.retrieval.watch import watch_paths
 
 
 def waited_for(condition, seconds=30.0):

@@ -17,8 +17,9 @@ import numpy as np
 
 from rivals.shared import ChatML, answered, model_path, read, text_of, threads_of
 from specrag_native import prompts
+from specrag_native.answering.subsets import draw_subsets
+from specrag_native.answering.verifier import best, draft_score, log_add, span_score
 from specrag_native.config import Config
-from specrag_native.subsets import draw_subsets
 from specrag_native.types import (
     Answer,
     Draft,
@@ -30,7 +31,6 @@ from specrag_native.types import (
     Usage,
     Verdict,
 )
-from specrag_native.verifier import best, draft_score, log_add, span_score
 
 
 class _Scoring:

@@ -67,7 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Answer and print."""
-    from specrag_native.budget import parse_seconds
+    from specrag_native.answering.budget import parse_seconds
     from specrag_native.errors import QuestionError
     from specrag_native.session import SpeculativeRAG
 

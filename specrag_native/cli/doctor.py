@@ -110,7 +110,7 @@ def _native(problems: list[str]) -> dict[str, Any]:
 
 
 def _models(problems: list[str]) -> list[dict[str, Any]]:
-    from specrag_native import catalog
+    from specrag_native.model_files import catalog
 
     rows = []
     for status in catalog.list_models():
@@ -131,7 +131,8 @@ def _models(problems: list[str]) -> list[dict[str, Any]]:
 
 def _tuning() -> dict[str, Any]:
     """Return what ``specrag tune`` kept for the default models here; none of it is a problem."""
-    from specrag_native import catalog, model_dir, tuning_store
+    from specrag_native.model_files import catalog, model_dir
+    from specrag_native.tuning import store as tuning_store
 
     stored, machine = tuning_store.read(), tuning_store.this_machine()
     rows = []
@@ -158,7 +159,7 @@ def _tuning() -> dict[str, Any]:
 
 def _index(directory: Path, problems: list[str]) -> dict[str, Any]:
     from specrag_native.errors import UserError
-    from specrag_native.index import Index
+    from specrag_native.retrieval.index import Index
 
     if not directory.exists():
         return {"path": str(directory), "present": False}

@@ -91,8 +91,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run what is left to run and say where the results are."""
-    from specrag_native import catalog
-    from specrag_native.calibration import settings_for
+    from specrag_native.answering.calibration import settings_for
     from specrag_native.engine import EngineOptions, NativeEngine
     from specrag_native.engines import Engines, ModelPaths
     from specrag_native.errors import IndexStoreError
@@ -102,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
     from specrag_native.evaluation.runner import Evaluation, Provenance
     from specrag_native.evaluation.variants import expand
     from specrag_native.hardware import physical_cores
-    from specrag_native.index import Index
+    from specrag_native.model_files import catalog
+    from specrag_native.retrieval.index import Index
 
     found = {
         role: catalog.resolve(getattr(args, role) or catalog.default(role), role=role).path

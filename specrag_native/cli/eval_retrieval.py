@@ -25,8 +25,8 @@ from specrag_native.cli.index_options import (
 if TYPE_CHECKING:
     from specrag_native.evaluation.ranking import Judged, Judgement, RankingScores
     from specrag_native.protocol import Embedder
-    from specrag_native.rerank import Reranker
-    from specrag_native.retrieval import Mode, Retriever
+    from specrag_native.retrieval.hybrid import Mode, Retriever
+    from specrag_native.retrieval.rerank import Reranker
     from specrag_native.types import Hit
 
 MODES: tuple[Mode, ...] = ("words", "dense", "hybrid")
@@ -76,8 +76,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Measure and print a table."""
     from specrag_native.evaluation.ranking import read_judged
-    from specrag_native.index import Index
-    from specrag_native.retrieval import RetrievalOptions
+    from specrag_native.retrieval.hybrid import RetrievalOptions
+    from specrag_native.retrieval.index import Index
 
     questions = read_judged(args.questions, judgement=args.by, limit=args.limit)
     with Index.open(index_dir(args)) as index:
@@ -135,9 +135,9 @@ def _score(
 
 
 def _reranker(args: argparse.Namespace) -> Reranker:
-    from specrag_native import catalog
     from specrag_native.engines import Engines, ModelPaths
-    from specrag_native.rerank import Reranker, RerankOptions
+    from specrag_native.model_files import catalog
+    from specrag_native.retrieval.rerank import Reranker, RerankOptions
 
     path = catalog.resolve(args.rerank, role="drafter").path
     engines = Engines(

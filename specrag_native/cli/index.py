@@ -22,8 +22,8 @@ from specrag_native.cli.index_options import (
 )
 
 if TYPE_CHECKING:
-    from specrag_native.index_types import IndexOptions, IndexReport, Progress
     from specrag_native.protocol import Embedder
+    from specrag_native.retrieval.index_types import IndexOptions, IndexReport, Progress
 
 _SHOWN = 20
 """Skipped files named one by one; all of them are in --json and in ``specrag status``."""
@@ -91,11 +91,11 @@ def reading_options(args: argparse.Namespace) -> IndexOptions:
     """Return the options that the command line says; raises :class:`ConfigError`."""
     import codecs
 
-    from specrag_native.chunking import ChunkOptions
     from specrag_native.errors import ConfigError
-    from specrag_native.index_types import IndexOptions
     from specrag_native.ingest.document import ReadLimits
-    from specrag_native.scan import ScanOptions
+    from specrag_native.retrieval.chunking import ChunkOptions
+    from specrag_native.retrieval.index_types import IndexOptions
+    from specrag_native.retrieval.scan import ScanOptions
 
     if args.encoding is not None:
         try:
@@ -128,7 +128,7 @@ def reading_options(args: argparse.Namespace) -> IndexOptions:
 def run(args: argparse.Namespace) -> int:
     """Index, with a progress bar on a terminal, and print the summary."""
     from specrag_native.cli.precompute import check_precompute, print_precomputed, run_precompute
-    from specrag_native.indexer import check_paths, index_paths
+    from specrag_native.retrieval.indexer import check_paths, index_paths
 
     options = reading_options(args)
     directory = index_dir(args)
@@ -155,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
 def _watch(
     args: argparse.Namespace, directory: Path, embedder: Embedder, options: IndexOptions
 ) -> int:
-    from specrag_native.watch import watch_paths
+    from specrag_native.retrieval.watch import watch_paths
 
     for report in watch_paths(args.paths, index_dir=directory, embedder=embedder, options=options):
         if args.json:

@@ -26,7 +26,7 @@ def add_index_option(parser: argparse.ArgumentParser) -> None:
 
 def index_dir(args: argparse.Namespace) -> Path:
     """Return the folder of the index that the command line means."""
-    from specrag_native.index import default_index_dir
+    from specrag_native.retrieval.index import default_index_dir
 
     return args.index if args.index is not None else default_index_dir()
 
@@ -48,8 +48,8 @@ def add_embedder_options(parser: argparse.ArgumentParser) -> None:
 
 def open_embedder(args: argparse.Namespace) -> Embedder:
     """Load the embedder that the command line names, or the default one."""
-    from specrag_native import catalog
     from specrag_native.engines import Engines, ModelPaths
+    from specrag_native.model_files import catalog
 
     model = catalog.resolve(args.embedder or catalog.default("embedder"), role="embedder")
     paths = ModelPaths(drafter=model.path, verifier=model.path, embedder=model.path)

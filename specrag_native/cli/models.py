@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specrag_native.catalog import ModelStatus
+    from specrag_native.model_files.catalog import ModelStatus
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the catalogue with what is present."""
-    from specrag_native import catalog, model_dir
+    from specrag_native.model_files import catalog, model_dir
 
     found = catalog.list_models()
     if args.json:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def check_precompute(args: argparse.Namespace) -> None:
     """Refuse options that do not go together; raises :class:`ConfigError`."""
-    from specrag_native import catalog
     from specrag_native.errors import ConfigError
+    from specrag_native.model_files import catalog
 
     if args.precompute is None:
         return
@@ -33,15 +33,15 @@ def run_precompute(args: argparse.Namespace, directory: Path) -> Precomputed:
     """Let the drafter read every passage of the index, with a progress bar on a terminal."""
     from tqdm import tqdm
 
-    from specrag_native import catalog
     from specrag_native.engines import Engines, ModelPaths
-    from specrag_native.index import Index
+    from specrag_native.model_files import catalog
     from specrag_native.passage_cache import (
         Precomputed,
         make_cache_folder,
         precompute,
         remove_cache_folder,
     )
+    from specrag_native.retrieval.index import Index
 
     if not args.precompute:
         remove_cache_folder(directory)

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specrag_native.catalog import ResolvedModel
-    from specrag_native.fetch import Progress
+    from specrag_native.model_files.catalog import ResolvedModel
+    from specrag_native.model_files.fetch import Progress
 
 _DOING = {"hub": "fetching", "package": "fetching", "check": "checking", "prepare": "preparing"}
 
@@ -39,8 +39,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Pull the named models, or the defaults, one after the other."""
-    from specrag_native import catalog, fetch
-    from specrag_native.catalog_entries import ROLES
+    from specrag_native.model_files import catalog, fetch
+    from specrag_native.model_files.catalog_entries import ROLES
 
     names: list[str] = args.names or [catalog.default(role) for role in ROLES]
     for name in names:

@@ -43,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Rebuild, with a progress bar on a terminal, and print the summary."""
-    from specrag_native.indexer import check_paths, rebuild
+    from specrag_native.retrieval.indexer import check_paths, rebuild
 
     options = reading_options(args)
     directory = index_dir(args)

@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Remove, and print how many files that were."""
-    from specrag_native.indexer import remove_paths
+    from specrag_native.retrieval.indexer import remove_paths
 
     directory = index_dir(args)
     removed = remove_paths(args.paths, index_dir=directory, wait_s=args.wait)

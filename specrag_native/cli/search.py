@@ -62,8 +62,8 @@ class _NoModel:
 def run(args: argparse.Namespace) -> int:
     """Search and print the hits."""
     from specrag_native.errors import QuestionError
-    from specrag_native.index import Index
-    from specrag_native.retrieval import RetrievalOptions
+    from specrag_native.retrieval.hybrid import RetrievalOptions
+    from specrag_native.retrieval.index import Index
 
     if not args.query.strip():
         raise QuestionError("the query is empty: search for something")
@@ -116,7 +116,7 @@ def _heading(rank: int, hit: Hit, vector: FloatArray | None) -> str:
 
 def _body(text: str, query: str, *, colour: bool) -> str:
     """Return a passage wrapped and indented, with the words of the query marked."""
-    from specrag_native.fulltext import highlight_spans
+    from specrag_native.retrieval.fulltext import highlight_spans
 
     shown = " ".join(printable(text).split())
     wrapped = textwrap.fill(shown, 96, initial_indent="    ", subsequent_indent="    ")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from specrag_native.cli.index_options import add_index_option, index_dir
 
 if TYPE_CHECKING:
-    from specrag_native.index import Index
-    from specrag_native.store import SourceInfo
+    from specrag_native.retrieval.index import Index
+    from specrag_native.retrieval.store import SourceInfo
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,7 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the facts of an index."""
-    from specrag_native.index import Index
+    from specrag_native.retrieval.index import Index
 
     with Index.open(index_dir(args)) as index:
         sources = index.sources()
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 def status_json(index: Index, sources: Sequence[SourceInfo]) -> dict[str, Any]:
     """Return the facts of an index as plain JSON-ready values."""
-    from specrag_native.lock import current_writer
+    from specrag_native.retrieval.lock import current_writer
 
     counts = index.counts
     return {

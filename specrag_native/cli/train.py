@@ -306,15 +306,15 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def _engine(name: str, threads: int, *, adapter: str = "") -> NativeEngine:
-    from specrag_native import catalog
     from specrag_native.engine import EngineOptions, NativeEngine
+    from specrag_native.model_files import catalog
 
     path = catalog.resolve(name, role="drafter").path
     return NativeEngine(path, EngineOptions(n_ctx=8192, threads=threads, adapter=adapter))
 
 
 def _base(name: str | None) -> Base:
-    from specrag_native import catalog
+    from specrag_native.model_files import catalog
     from specrag_native.training.base import open_base
 
     if name is not None and Path(name).exists():

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specrag_native.tuning import Speed, Target, Trial, Tuning
+    from specrag_native.tuning.search import Speed, Target, Trial, Tuning
 
 _LEAST_S, _MOST_S = 10.0, 3600.0
 _BAR = "{desc} |{bar:24}|"
@@ -50,8 +50,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, keep and show; 130 when Ctrl-C came first."""
-    from specrag_native import tuning_store
     from specrag_native.errors import ConfigError
+    from specrag_native.tuning import store as tuning_store
 
     if args.reset:
         return _reset(args)
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _reset(args: argparse.Namespace) -> int:
-    from specrag_native import tuning_store
+    from specrag_native.tuning import store as tuning_store
 
     there = tuning_store.forget()
     if args.json:
@@ -86,9 +86,9 @@ def _reset(args: argparse.Namespace) -> int:
 
 
 def _targets(args: argparse.Namespace) -> list[Target]:
-    from specrag_native import catalog
     from specrag_native.engines import DEFAULT_OPTIONS
-    from specrag_native.tuning import Role, Target
+    from specrag_native.model_files import catalog
+    from specrag_native.tuning.search import Role, Target
 
     roles: tuple[Role, ...] = ("drafter", "verifier")
     out: list[Target] = []
@@ -107,8 +107,8 @@ def _measure(targets: list[Target], seconds: float) -> list[Tuning]:
     from tqdm import tqdm
 
     from specrag_native.native import new_cancel_flag
-    from specrag_native.tuning import tune
-    from specrag_native.tuning_store import keep
+    from specrag_native.tuning.search import tune
+    from specrag_native.tuning.store import keep
 
     flag = new_cancel_flag()
     limit = threading.Timer(seconds, flag.cancel)
@@ -153,7 +153,7 @@ def _busy() -> str | None:
 
 
 def _print(found: list[Tuning], spent: float) -> None:
-    from specrag_native.tuning_store import is_off, store_path, this_machine
+    from specrag_native.tuning.store import is_off, store_path, this_machine
 
     machine = this_machine()
     print(
@@ -180,7 +180,7 @@ def _print(found: list[Tuning], spent: float) -> None:
 
 
 def _in_line(tuning: Tuning) -> str:
-    from specrag_native.tuning import WAITING
+    from specrag_native.tuning.search import WAITING
 
     if tuning.waiting <= WAITING:
         return ""
@@ -240,7 +240,7 @@ def _table(rows: list[tuple[str, str, str, str]], least: list[int] | None = None
 def _as_json(found: list[Tuning], spent: float) -> dict[str, Any]:
     import dataclasses
 
-    from specrag_native.tuning_store import store_path, this_machine
+    from specrag_native.tuning.store import store_path, this_machine
 
     return {
         "machine": dataclasses.asdict(this_machine()),

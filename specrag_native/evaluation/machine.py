@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from specrag_native.hardware import cpu_name
-from specrag_native.model_dir import hash_file
+from specrag_native.model_files.model_dir import hash_file
 
 
 def commit() -> str:

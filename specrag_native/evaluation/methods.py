@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
+from specrag_native.answering.pipeline import Models, Pipeline, Retriever
 from specrag_native.config import Config
 from specrag_native.errors import ConfigError
 from specrag_native.evaluation.field.asking import Search
 from specrag_native.evaluation.field.corrective import CorrectiveRAG
 from specrag_native.evaluation.field.self_reflective import SelfReflectiveRAG
 from specrag_native.evaluation.reuse import DraftMemory, RememberingEngine
-from specrag_native.pipeline import Models, Pipeline, Retriever
 from specrag_native.types import Answer, Hit, Question
 
 if TYPE_CHECKING:

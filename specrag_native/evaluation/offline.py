@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from specrag_native import prompts
+from specrag_native.answering.verifier import log_add
 from specrag_native.evaluation.metrics import Grade
 from specrag_native.evaluation.results import DraftRecord, Record, ResultSet
 from specrag_native.types import LogprobSpan
-from specrag_native.verifier import log_add
 
 Rule = Callable[[Record, Mapping[str, Any]], Record]
 

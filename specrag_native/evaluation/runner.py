@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specrag_native.confidence import Weights, confidence
-from specrag_native.embedding import embedding_text
+from specrag_native.answering.confidence import Weights, confidence
 from specrag_native.errors import QuestionError
 from specrag_native.evaluation import metrics
 from specrag_native.evaluation.datasets import Dataset, Example
 from specrag_native.evaluation.methods import Method, Session, build
 from specrag_native.evaluation.results import DraftRecord, Header, Record, ResultFile
 from specrag_native.evaluation.variants import Variant
+from specrag_native.retrieval.embedding import embedding_text
 from specrag_native.types import Answer, Hit, Repair, Verdict
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from specrag_native.chunking import Layout
+from specrag_native.retrieval.chunking import Layout
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 

@@ -117,7 +117,7 @@ def open_base(path: Path) -> Base:
             ) from None
         base = Base(path, architecture, end[0] if isinstance(end, list) else int(end), False)
     else:
-        from specrag_native.gguf_check import check_gguf
+        from specrag_native.model_files.gguf_check import check_gguf
 
         facts = check_gguf(path)
         base = Base(path.absolute(), facts.architecture, _gguf_end(path), True)

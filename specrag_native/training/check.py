@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from specrag_native import prompts
-from specrag_native.citations import cite
+from specrag_native.answering.citations import cite
+from specrag_native.answering.drafter import read_draft
 from specrag_native.config import Config
-from specrag_native.drafter import read_draft
 from specrag_native.evaluation.metrics import grade
 from specrag_native.protocol import Engine, GenerateOptions, Segment
 from specrag_native.training.examples import DraftExample

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from specrag_native.adapter import Adapter, build, write_adapter
 from specrag_native.errors import ConfigError, ModelFileError
-from specrag_native.model_dir import hash_file
+from specrag_native.model_files.adapter import Adapter, build, write_adapter
+from specrag_native.model_files.model_dir import hash_file
 from specrag_native.training.base import Base, gguf_name
 from specrag_native.training.fit import SETTINGS, checkpoints
 
 if TYPE_CHECKING:
     import torch
 
-    from specrag_native.adapter import Matrix
+    from specrag_native.model_files.adapter import Matrix
 
 
 @dataclass(frozen=True, slots=True)

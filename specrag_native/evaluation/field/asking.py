@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from specrag_native import prompts
+from specrag_native.answering.verifier import log_add
 from specrag_native.errors import ContextFullError, QuestionError
 from specrag_native.protocol import Engine, Prompt, Segment
 from specrag_native.types import Answer, Hit, Passage, Question, Usage
-from specrag_native.verifier import log_add
 
 
 def passage_text(passage: Passage) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specrag_native import prompts
-from specrag_native.baselines import StandardRAG, probability
+from specrag_native.answering.baselines import StandardRAG, probability
 from specrag_native.config import Config
 from specrag_native.errors import ContextFullError
 from specrag_native.evaluation.field.asking import (

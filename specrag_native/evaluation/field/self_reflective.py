@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specrag_native import prompts
-from specrag_native.baselines import probability
+from specrag_native.answering.baselines import probability
 from specrag_native.config import Config
 from specrag_native.errors import ContextFullError
 from specrag_native.evaluation.field.asking import (

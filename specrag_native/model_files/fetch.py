@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from specrag_native import catalog, hub, model_dir
-from specrag_native.catalog import ResolvedModel
-from specrag_native.catalog_entries import Model, ModelFile, Preparation
 from specrag_native.errors import Cancelled, ModelFileError, ModelNotFoundError
-from specrag_native.gguf_check import check_gguf
-from specrag_native.model_dir import check_space, disk_errors, hash_file
-from specrag_native.wheels import PackageError, WheelShop
+from specrag_native.model_files import catalog, hub, model_dir
+from specrag_native.model_files.catalog import ResolvedModel
+from specrag_native.model_files.catalog_entries import Model, ModelFile, Preparation
+from specrag_native.model_files.gguf_check import check_gguf
+from specrag_native.model_files.model_dir import check_space, disk_errors, hash_file
+from specrag_native.model_files.wheels import PackageError, WheelShop
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class _Pull:
         if model.prepare.kind == "merge-adapter":
             self._merge(model, model.prepare, first, made)
             return
-        from specrag_native.convert import convert_bert
+        from specrag_native.model_files.convert import convert_bert
 
         convert_bert(
             first,
@@ -191,7 +191,7 @@ class _Pull:
         )
 
     def _merge(self, model: Model, prepare: Preparation, base: Path, made: Path) -> None:
-        from specrag_native.adapter import build
+        from specrag_native.model_files.adapter import build
 
         adapter = catalog.catalogue_path().with_name(prepare.adapter)
         if not adapter.is_file():

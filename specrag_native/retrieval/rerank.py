@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from specrag_native.errors import ConfigError
 from specrag_native.protocol import Engine, Prompt, Segment
-from specrag_native.retrieval import fuse
+from specrag_native.retrieval.hybrid import fuse
 from specrag_native.types import Hit, Passage
 
 _ASK = "\n\nA question that this passage answers: "

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from specrag_native.errors import DocumentError
 from specrag_native.ingest.registry import Reader, reader_for
-from specrag_native.store import absolute_path
+from specrag_native.retrieval.store import absolute_path
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec

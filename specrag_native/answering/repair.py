@@ -10,15 +10,15 @@ import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from specrag_native.baselines import StandardRAG, probability
-from specrag_native.budget import tokens_in
-from specrag_native.citations import cite
-from specrag_native.confidence import reading_confidence
+from specrag_native.answering.baselines import StandardRAG, probability
+from specrag_native.answering.budget import tokens_in
+from specrag_native.answering.citations import cite
+from specrag_native.answering.confidence import reading_confidence
+from specrag_native.answering.grounding import stands_in
+from specrag_native.answering.rounds import Rounds
+from specrag_native.answering.run import Cost, Models, Run
 from specrag_native.config import Config
-from specrag_native.grounding import stands_in
 from specrag_native.prompts import is_unknown
-from specrag_native.rounds import Rounds
-from specrag_native.run import Cost, Models, Run
 from specrag_native.types import DecidedBy, Hit, Passage, Repair, RepairStep, Verdict
 
 _NAMES = {

@@ -199,7 +199,7 @@ def _finish(writer: Any, partial: Path, path: Path) -> None:
 def _open(path: Path) -> Any:
     from gguf import GGUFReader
 
-    from specrag_native.gguf_check import check_gguf
+    from specrag_native.model_files.gguf_check import check_gguf
 
     check_gguf(path)
     return GGUFReader(path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from specrag_native.errors import ContextFullError
 from specrag_native.protocol import Embedder
-from specrag_native.store_writer import StoreWriter
+from specrag_native.retrieval.store_writer import StoreWriter
 
 if TYPE_CHECKING:
     from specrag_native.types import FloatArray

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from specrag_native.budget import Budget
-from specrag_native.deadline import Deadline
+from specrag_native.answering.budget import Budget
+from specrag_native.answering.deadline import Deadline
 from specrag_native.errors import Cancelled
 from specrag_native.events import AnswerText, Event, OnEvent
 from specrag_native.protocol import CancelFlag, Embedder, Engine

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from specrag_native import hardware, model_dir
+from specrag_native import hardware
 from specrag_native.engine import EngineOptions
 from specrag_native.errors import ConfigError, UserError
-from specrag_native.model_dir import file_digest
+from specrag_native.model_files import model_dir
+from specrag_native.model_files.model_dir import file_digest
 from specrag_native.native import LLAMA_CPP_PYTHON_VERSION
 
 FORMAT = 1

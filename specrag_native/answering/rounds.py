@@ -8,15 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from specrag_native.budget import tokens_in
-from specrag_native.confidence import ceiling, confidence
+from specrag_native.answering.budget import tokens_in
+from specrag_native.answering.confidence import ceiling, confidence
+from specrag_native.answering.drafter import Drafter
+from specrag_native.answering.run import Models, Run
+from specrag_native.answering.subsets import draw_subsets
+from specrag_native.answering.verifier import Scored, Verifier, best, judge
 from specrag_native.config import Config
-from specrag_native.drafter import Drafter
 from specrag_native.events import DraftText, Verified
-from specrag_native.run import Models, Run
-from specrag_native.subsets import draw_subsets
 from specrag_native.types import Draft, Subset, Verdict
-from specrag_native.verifier import Scored, Verifier, best, judge
 
 
 class Rounds:

@@ -19,11 +19,11 @@ from typing import Any, Literal
 from specrag_native.engine import EngineOptions, NativeEngine
 from specrag_native.errors import Cancelled, ConfigError, EngineError, ModelFileError
 from specrag_native.hardware import physical_cores, usable_cores, waited_s
-from specrag_native.model_dir import file_digest
+from specrag_native.model_files.model_dir import file_digest
 from specrag_native.native import quantise
 from specrag_native.protocol import CancelFlag, Engine
-from specrag_native.tuning_store import TUNABLE, Kept, Rates, this_machine
-from specrag_native.tuning_work import WORKS, Sample, Work, warm_up
+from specrag_native.tuning.store import TUNABLE, Kept, Rates, this_machine
+from specrag_native.tuning.work import WORKS, Sample, Work, warm_up
 
 REPETITIONS = 3
 LEAST_GAIN = 0.03

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from specrag_native.chunking import ChunkOptions
 from specrag_native.ingest.document import ReadLimits
-from specrag_native.scan import ScanOptions
+from specrag_native.retrieval.chunking import ChunkOptions
+from specrag_native.retrieval.scan import ScanOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

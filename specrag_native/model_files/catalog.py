@@ -12,10 +12,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from specrag_native import hub, model_dir
-from specrag_native.catalog_entries import ROLES, Catalogue, Model, Role, load
 from specrag_native.errors import ConfigError, ModelFileError, ModelNotFoundError
-from specrag_native.gguf_check import GgufFacts, check_gguf
+from specrag_native.model_files import hub, model_dir
+from specrag_native.model_files.catalog_entries import ROLES, Catalogue, Model, Role, load
+from specrag_native.model_files.gguf_check import GgufFacts, check_gguf
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def place(model: Model) -> Path:
 
 def catalogue_path() -> Path:
     """Return the catalogue's place: inside the installed package, or in the source tree."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parent.parent
     for path in (here / "models" / "catalog.toml", here.parent / "models" / "catalog.toml"):
         if path.is_file():
             return path

@@ -22,9 +22,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from specrag_native.catalog_entries import ModelFile, PackageSource
 from specrag_native.errors import Cancelled
-from specrag_native.model_dir import sync
+from specrag_native.model_files.catalog_entries import ModelFile, PackageSource
+from specrag_native.model_files.model_dir import sync
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ from threading import Event
 from typing import Any
 
 from specrag_native.errors import DocumentError, UserError
-from specrag_native.index_types import IndexOptions, IndexReport
-from specrag_native.indexer import index_paths
 from specrag_native.ingest.registry import missing_library
 from specrag_native.protocol import Embedder
-from specrag_native.scan import IGNORE_FILES
-from specrag_native.store import Store, absolute_path
+from specrag_native.retrieval.index_types import IndexOptions, IndexReport
+from specrag_native.retrieval.indexer import index_paths
+from specrag_native.retrieval.scan import IGNORE_FILES
+from specrag_native.retrieval.store import Store, absolute_path
 
 log = logging.getLogger(__name__)
 

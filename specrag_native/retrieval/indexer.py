@@ -12,28 +12,28 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from specrag_native.chunking import chunk
-from specrag_native.embedding import embedding_text, text_hash
-from specrag_native.embedding_queue import EmbeddingQueue
 from specrag_native.errors import Cancelled, DocumentError
-from specrag_native.index_plan import Below, Job, make_plan, refreshed, still
-from specrag_native.index_types import IndexOptions, IndexReport, Progress, Skipped
 from specrag_native.ingest.document import Document
 from specrag_native.ingest.reading import read_documents
 from specrag_native.ingest.registry import Reader
 from specrag_native.ingest.sandbox import Sandbox
-from specrag_native.lock import writer_lock
 from specrag_native.protocol import Embedder
-from specrag_native.scan import Scan, scan
-from specrag_native.store import display
-from specrag_native.store_schema import (
+from specrag_native.retrieval.chunking import chunk
+from specrag_native.retrieval.embedding import embedding_text, text_hash
+from specrag_native.retrieval.embedding_queue import EmbeddingQueue
+from specrag_native.retrieval.index_plan import Below, Job, make_plan, refreshed, still
+from specrag_native.retrieval.index_types import IndexOptions, IndexReport, Progress, Skipped
+from specrag_native.retrieval.lock import writer_lock
+from specrag_native.retrieval.scan import Scan, scan
+from specrag_native.retrieval.store import display
+from specrag_native.retrieval.store_schema import (
     check_database,
     check_free,
     create_database,
     exists,
     reported,
 )
-from specrag_native.store_writer import (
+from specrag_native.retrieval.store_writer import (
     CutDocument,
     Source,
     StoreWriter,

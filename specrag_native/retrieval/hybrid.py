@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from specrag_native import fulltext, vector_index
 from specrag_native.errors import ConfigError, QuestionError
 from specrag_native.protocol import Embedder
-from specrag_native.store import Store, fetch_passages, normalised, read_state
+from specrag_native.retrieval import fulltext, vector_index
+from specrag_native.retrieval.store import Store, fetch_passages, normalised, read_state
 from specrag_native.types import Hit
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specrag_native.errors import IndexStoreError
-from specrag_native.store_schema import connect, create_database, reported
+from specrag_native.retrieval.store_schema import connect, create_database, reported
 from specrag_native.types import Passage
 
 if TYPE_CHECKING:

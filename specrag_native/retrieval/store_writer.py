@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from specrag_native import vector_index
-from specrag_native.chunking import ChunkOptions
 from specrag_native.errors import IndexStoreError
 from specrag_native.ingest.document import Document
-from specrag_native.lock import writer_lock
+from specrag_native.retrieval import vector_index
+from specrag_native.retrieval.chunking import ChunkOptions
+from specrag_native.retrieval.lock import writer_lock
+from specrag_native.retrieval.store import Paths, check_embedder, read_state, vector_to_blob
+from specrag_native.retrieval.store_schema import check_database, connect, reported
 from specrag_native.sentences import Span
-from specrag_native.store import Paths, check_embedder, read_state, vector_to_blob
-from specrag_native.store_schema import check_database, connect, reported
 
 if TYPE_CHECKING:
     from specrag_native.types import FloatArray

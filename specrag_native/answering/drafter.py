@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 
 from specrag_native import prompts
+from specrag_native.answering.subsets import order_for_sharing
 from specrag_native.config import Config
 from specrag_native.protocol import CancelFlag, Engine, GenerateOptions, Generation, OnText
-from specrag_native.subsets import order_for_sharing
 from specrag_native.types import Draft, LogprobSpan, Question, Subset, Usage
 
 

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from specrag_native import catalog
 from specrag_native.errors import ConfigError
+from specrag_native.model_files import catalog
 
 SETTINGS = (
     *("confidence_weights", "reading_weights"),

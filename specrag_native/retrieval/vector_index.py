@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specrag_native.errors import IndexStoreError
-from specrag_native.store import State, all_ids, vectors_after
-from specrag_native.store_schema import sync_directory
+from specrag_native.retrieval.store import State, all_ids, vectors_after
+from specrag_native.retrieval.store_schema import sync_directory
 
 if TYPE_CHECKING:
-    from specrag_native.store import IdArray
+    from specrag_native.retrieval.store import IdArray
     from specrag_native.types import FloatArray
 
 log = logging.getLogger(__name__)

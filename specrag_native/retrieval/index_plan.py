@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from specrag_native.chunking import ChunkOptions
 from specrag_native.ingest.registry import Reader
-from specrag_native.scan import FoundFile, Scan
-from specrag_native.store_writer import Source, StoreWriter
+from specrag_native.retrieval.chunking import ChunkOptions
+from specrag_native.retrieval.scan import FoundFile, Scan
+from specrag_native.retrieval.store_writer import Source, StoreWriter
 
 _RACY_NS = 2_000_000_000
 """A file written this shortly before it was looked at may change again within one clock tick."""

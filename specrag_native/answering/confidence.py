@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from specrag_native.citations import cite
+from specrag_native.answering.citations import cite
+from specrag_native.answering.verifier import answer_key
 from specrag_native.types import Draft, Verdict
-from specrag_native.verifier import answer_key
 
 FEATURES = (
     *("one", "log_odds_yes", "answer_logprob", "self_containment", "agreement", "known"),

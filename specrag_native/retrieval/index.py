@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from specrag_native.protocol import Embedder
-from specrag_native.store import Counts, SourceInfo, Store
+from specrag_native.retrieval.store import Counts, SourceInfo, Store
 from specrag_native.types import Passage
 
 if TYPE_CHECKING:
-    from specrag_native.retrieval import RetrievalOptions, Retriever
+    from specrag_native.retrieval.hybrid import RetrievalOptions, Retriever
 
 DEFAULT_DIRECTORY = ".specrag"
 ENVIRONMENT = "SPECRAG_INDEX"
@@ -67,7 +67,7 @@ class Index:
         self, embedder: Embedder, *, options: RetrievalOptions | None = None
     ) -> Retriever:
         """Return what finds passages; raises :class:`IndexStoreError` for another embedder."""
-        from specrag_native.retrieval import Retriever
+        from specrag_native.retrieval.hybrid import Retriever
 
         return Retriever(self._store, embedder, options=options)
 

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from specrag_native import prompts
-from specrag_native.answer_text import settled
-from specrag_native.baselines import StandardRAG, probability
-from specrag_native.budget import Budget, Pace
-from specrag_native.citations import cite
+from specrag_native.answering.answer_text import settled
+from specrag_native.answering.baselines import StandardRAG, probability
+from specrag_native.answering.budget import Budget, Pace
+from specrag_native.answering.citations import cite
+from specrag_native.answering.repair import Repaired, reads, repair
+from specrag_native.answering.rounds import Rounds
+from specrag_native.answering.run import Models, Run
 from specrag_native.config import Config
 from specrag_native.errors import ContextFullError, QuestionError
 from specrag_native.events import Answered, OnEvent, Retrieved
 from specrag_native.protocol import CancelFlag, OnText
-from specrag_native.repair import Repaired, reads, repair
-from specrag_native.rounds import Rounds
-from specrag_native.run import Models, Run
 from specrag_native.types import Answer, DecidedBy, Hit, Passage, Question, Repair, Verdict
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Model files: the catalogue, fetching and checking them, preparing fast types."""

@@ -1,0 +1,1 @@
+"""From files to passages that can be found: chunking, the index, hybrid search."""
