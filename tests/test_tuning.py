@@ -25,10 +25,12 @@ from specrag_native.errors import Cancelled, ConfigError, ModelFileError, UserEr
 from specrag_native.evaluation import machine
 from specrag_native.model_files import model_dir
 from specrag_native.protocol import Batch, CancelFlag, Completion, GenerateOptions, Generation
-from specrag_native.tuning import search as tuning
+from specrag_native.tuning import search, tuner
 from specrag_native.tuning import store as tuning_store
-from specrag_native.tuning.search import Search, Target, Tuning, candidates
+from specrag_native.tuning.found import Tuning
+from specrag_native.tuning.search import Search, candidates
 from specrag_native.tuning.store import Kept, Machine, Rates
+from specrag_native.tuning.tuner import Target
 from specrag_native.tuning.work import DRAFT_TOKENS, N_SLOTS, WORKS, Sample, Work
 from specrag_native.types import Usage
 
@@ -236,7 +238,7 @@ def test_a_setting_is_repeated_only_as_long_as_it_can_win() -> None:
     world = World(lambda o: {2: 0.5, 8: 1.2}.get(o.threads, 1.0))
     steps: list[str] = []
     world.search(on_step=steps.append).run()
-    assert steps.count("threads 8") == tuning.REPETITIONS
+    assert steps.count("threads 8") == search.REPETITIONS
     assert (steps.count("threads 3"), steps.count("threads 2")) == (1, 1)
     assert steps.count("n_batch 256") == 2
 
@@ -335,12 +337,12 @@ def test_drafter_and_verifier_share_the_time(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(repetition_s=2.0)
-    monkeypatch.setattr(tuning, "quantise", lambda *a, **k: None)
+    monkeypatch.setattr(tuner, "quantise", lambda *a, **k: None)
     verifier = tmp_path / "judge.gguf"
     verifier.write_bytes(b"judge")
     work = Work(world.run, (1,), 400, 100)
     found = list(
-        tuning.tune(
+        tuner.tune(
             [Target("drafter", model, BASE), Target("verifier", verifier, BASE)],
             seconds=60,
             clock=lambda: world.now,
@@ -543,7 +545,7 @@ def world(monkeypatch: pytest.MonkeyPatch, model: Path) -> World:
     """The command with one model and a machine that is faster with a batch of 256."""
     world = World(lambda o: 1.3 if o.n_batch == 256 else 1.0)
     work = Work(world.run, (1,), 400, 100)
-    real = tuning.tune
+    real = tuner.tune
 
     def faked(targets: Any, **how: Any) -> Iterator[Tuning]:
         how |= {
@@ -553,9 +555,9 @@ def world(monkeypatch: pytest.MonkeyPatch, model: Path) -> World:
         }
         return real(targets, **how)
 
-    monkeypatch.setattr(tuning, "tune", faked)
+    monkeypatch.setattr(tuner, "tune", faked)
     monkeypatch.setattr(Search.__init__, "__kwdefaults__", _quiet(Search))
-    monkeypatch.setattr(tuning, "quantise", lambda *a, **k: None)
+    monkeypatch.setattr(tuner, "quantise", lambda *a, **k: None)
     monkeypatch.setattr("specrag_native.native.new_cancel_flag", threading.Event)
     monkeypatch.setattr(threading.Event, "cancel", threading.Event.set, raising=False)
     monkeypatch.setattr(threading.Event, "cancelled", False, raising=False)

@@ -13,7 +13,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specrag_native.tuning.search import Speed, Target, Trial, Tuning
+    from specrag_native.tuning.found import Speed, Trial, Tuning
+    from specrag_native.tuning.tuner import Target
 
 _LEAST_S, _MOST_S = 10.0, 3600.0
 _BAR = "{desc} |{bar:24}|"
@@ -88,7 +89,7 @@ def _reset(args: argparse.Namespace) -> int:
 def _targets(args: argparse.Namespace) -> list[Target]:
     from specrag_native.engines import DEFAULT_OPTIONS
     from specrag_native.model_files import catalog
-    from specrag_native.tuning.search import Role, Target
+    from specrag_native.tuning.tuner import Role, Target
 
     roles: tuple[Role, ...] = ("drafter", "verifier")
     out: list[Target] = []
@@ -107,8 +108,8 @@ def _measure(targets: list[Target], seconds: float) -> list[Tuning]:
     from tqdm import tqdm
 
     from specrag_native.native import new_cancel_flag
-    from specrag_native.tuning.search import tune
     from specrag_native.tuning.store import keep
+    from specrag_native.tuning.tuner import tune
 
     flag = new_cancel_flag()
     limit = threading.Timer(seconds, flag.cancel)
@@ -180,7 +181,7 @@ def _print(found: list[Tuning], spent: float) -> None:
 
 
 def _in_line(tuning: Tuning) -> str:
-    from specrag_native.tuning.search import WAITING
+    from specrag_native.tuning.found import WAITING
 
     if tuning.waiting <= WAITING:
         return ""

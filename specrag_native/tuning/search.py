@@ -1,4 +1,4 @@
-"""Which engine settings are fastest on this machine: what to try, and what to believe.
+"""The search for the fastest engine settings of one model: what to try, and in which order.
 
 Law: a setting moves away from its default only when it was faster by more than the measurements
 scatter; what there was no time for stays as it was.
@@ -8,150 +8,35 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from specrag_native.engine import EngineOptions, NativeEngine
+from specrag_native.engine import EngineOptions
 from specrag_native.errors import Cancelled, ConfigError, EngineError, ModelFileError
 from specrag_native.hardware import physical_cores, usable_cores, waited_s
-from specrag_native.model_files.model_dir import file_digest
-from specrag_native.native import quantise
 from specrag_native.protocol import CancelFlag, Engine
-from specrag_native.tuning.store import TUNABLE, Kept, Rates, this_machine
-from specrag_native.tuning.work import WORKS, Sample, Work, warm_up
+from specrag_native.tuning.found import (
+    LEAST_GAIN,
+    Changes,
+    OtherType,
+    Speed,
+    Trial,
+    Tuning,
+    Verdict,
+    speed_of,
+)
+from specrag_native.tuning.store import TUNABLE
+from specrag_native.tuning.work import Sample, Work, warm_up
 
 REPETITIONS = 3
-LEAST_GAIN = 0.03
-"""Share of the time that a change must save, however steady the measurements are."""
 HOPELESS = 1.1
 """A setting is not repeated when its fastest repetition takes this much longer than the slowest of
 the best setting."""
-DRAFTER_SHARE = 0.5
-"""Of the time, as long as the verifier has not had its turn."""
-DISTURBED = 1.25
-"""The same settings taking this much longer one time than another show that the machine did other
-work meanwhile."""
-WAITING = 0.1
-"""Share of the time that threads may stand in line for a core on a machine that counts as quiet."""
 
-Role = Literal["drafter", "verifier"]
-Changes = dict[str, Any]
 Load = Callable[[EngineOptions], Engine]
-Verdict = Literal["kept", "no gain", "not confirmed", "impossible"]
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """What one setting reached.
-
-    ``rates`` are medians in tokens per second. ``seconds`` has, for every repetition, the seconds
-    that a typical question would take at its pace.
-    """
-
-    rates: Rates
-    seconds: tuple[float, ...]
-
-    @property
-    def median_s(self) -> float:
-        """Median of the seconds for a typical question."""
-        return statistics.median(self.seconds)
-
-    @property
-    def spread(self) -> float:
-        """Half of the range of the repetitions, as a share of their median."""
-        return (max(self.seconds) - min(self.seconds)) / 2 / self.median_s
-
-    def beats(self, other: Speed) -> bool:
-        """Return whether this is faster than ``other`` by more than either scatters."""
-        gain = 1 - self.median_s / other.median_s
-        return gain > max(LEAST_GAIN, self.spread, other.spread)
-
-
-def speed_of(samples: Sequence[Sample], work: Work) -> Speed:
-    """Return the speed that repetitions show, for a question of the work's typical size."""
-    prefill = [s.prefilled / max(s.prefill_s, 1e-9) for s in samples]
-    decode = [s.decoded / max(s.decode_s, 1e-9) for s in samples]
-    return Speed(
-        Rates(statistics.median(prefill), statistics.median(decode)),
-        tuple(work.prefill / p + work.decode / d for p, d in zip(prefill, decode, strict=True)),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One value that was tried; ``pace`` is its speed relative to the best known before it."""
-
-    setting: str
-    value: int | str
-    pace: float
-    verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class OtherType:
-    """The speed of the model with its weights in another type. Never switched to by itself."""
-
-    type: str
-    speed: Speed
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """What was found for one model.
-
-    ``default`` and ``chosen`` are None when there was no time to measure even the defaults.
-    ``settings`` holds what differs from the defaults; ``left`` names settings that were not, or not
-    wholly, tried. ``drift``: seconds the defaults took at the end over those at the start.
-    ``waiting``: share of the time that threads stood in line for a core, 0 where the system does
-    not tell. ``stopped``: by Ctrl-C.
-    """
-
-    role: str
-    path: Path
-    defaults: Changes
-    settings: Changes
-    default: Speed | None
-    chosen: Speed | None
-    trials: tuple[Trial, ...]
-    left: tuple[str, ...]
-    drift: float
-    waiting: float
-    stopped: bool
-    other_type: OtherType | None
-
-    @property
-    def disturbed(self) -> bool:
-        """Whether the machine seems to have done other work, so that nothing is to be believed."""
-        spread = max((s.spread for s in (self.default, self.chosen) if s), default=0.0)
-        uneven = max(self.drift, 1 / self.drift, 1 + 2 * spread)
-        return uneven > DISTURBED or self.waiting > WAITING
-
-    def to_keep(self) -> Kept | None:
-        """Return what is to be kept of it.
-
-        None when no setting was tried to the end, and when the machine was busy: settings that are
-        fast beside other programs, such as fewer threads, are slow without them.
-        """
-        if self.default is None or self.chosen is None or set(self.left) == set(self.defaults):
-            return None
-        if self.disturbed:
-            return None
-        return Kept(
-            digest=file_digest(self.path),
-            file=self.path.name,
-            role=self.role,
-            machine=this_machine(),
-            date=time.strftime("%Y-%m-%d"),
-            settings=dict(self.settings),
-            before=self.default.rates,
-            after=self.chosen.rates,
-            left=self.left,
-        )
 
 
 def candidates(
@@ -449,89 +334,3 @@ class Search:
             speed = self._measure(f"weights {type_}", self._settings, load)
             if speed is not None:
                 self._other = OtherType(type_, speed)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A model to be tuned: its role, its file, and the options it has by default."""
-
-    role: Role
-    path: Path
-    base: EngineOptions
-
-
-class SharedWeights:
-    """Opens engines of a file with different settings; its weights are loaded once."""
-
-    def __init__(self) -> None:
-        self._first: NativeEngine | None = None
-
-    def __call__(
-        self, path: Path, options: EngineOptions, *, cancel: CancelFlag | None = None
-    ) -> NativeEngine:
-        """Open an engine; of the file before, nothing is kept."""
-        first = self._first
-        if first is None or first.model.path != path:
-            self._first = first = None
-        engine = NativeEngine(path, options, weights_of=first, cancel=cancel)
-        self._first = first or engine
-        return engine
-
-
-def tune(
-    targets: Sequence[Target],
-    *,
-    seconds: float,
-    cancel: CancelFlag | None = None,
-    on_step: Callable[[str], None] = lambda text: None,
-    clock: Callable[[], float] = time.monotonic,
-    load: Callable[..., Engine] | None = None,
-    works: Mapping[str, Work] = WORKS,
-) -> Iterator[Tuning]:
-    """Yield what is found for one model after the other, within ``seconds`` altogether.
-
-    After Ctrl-C the model at work is the last one. ``cancel`` stops within one batch.
-    """
-    deadline = clock() + seconds
-    open_shared = load or SharedWeights()
-    open_alone = load or NativeEngine
-    for i, target in enumerate(targets):
-        left = deadline - clock()
-        last = i == len(targets) - 1
-
-        def make(options: EngineOptions, path: Path = target.path) -> Engine:
-            return open_shared(path, options, cancel=cancel)
-
-        def step(text: str, role: str = target.role) -> None:
-            on_step(f"{role}: {text}")
-
-        def other(description: str, stack: ExitStack, path: Path = target.path) -> tuple[str, Load]:
-            type_ = "Q8_0" if "Q4_0" in description else "Q4_0"
-            written = _written_as(path, type_, stack)
-            return type_, lambda options: open_alone(written, options, cancel=cancel)
-
-        search = Search(
-            target.role,
-            target.path,
-            target.base,
-            load=make,
-            work=works[target.role],
-            seconds=left if last else DRAFTER_SHARE * left,
-            clock=clock,
-            on_step=step,
-            cancel=cancel,
-        )
-        found = search.run(other if target.role == "drafter" else None)
-        yield found
-        if found.stopped:
-            return
-
-
-def _written_as(path: Path, type_: str, stack: ExitStack) -> Path:
-    """Write a model with its weights in another type to a folder that the stack removes."""
-    import tempfile
-
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="specrag-tune-"))
-    target = Path(folder) / f"{type_.lower()}.gguf"
-    quantise(path, target, type_)
-    return target
