@@ -6,14 +6,20 @@ draft per question with all scores, right or wrong. A logistic regression on the
 was not fitted on. `repair_below` is the lowest confidence from which on at least the
 wanted share of the answers is right, by those held-out predictions.
 
-What `specrag eval ... --method speculative --half tune` wrote with repair on gives the weights for
-answers that the verifier read itself likewise, one row per step of repair that found an answer.
+What `specrag eval ... --method standard,speculative --half tune --set repair=rationales,more --set
+accept_above=1` wrote (every step is taken) gives the weights for answers that the verifier read
+itself likewise, one row per step of repair that found an answer. Then `repair`, `repair_below` and
+`accept_above` are those that would have cost the fewest of the verifier's tokens on these questions
+at no loss against standard RAG, by the held-out confidences.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GroupKFold
 
 from specrag_native.answering.calibration import path as calibration_path
 from specrag_native.answering.confidence import (
@@ -31,11 +37,14 @@ from specrag_native.answering.confidence import (
     reading_features,
 )
 from specrag_native.evaluation.offline import total
+from specrag_native.evaluation.policy import Step, Trace, cheapest, policies
 from specrag_native.evaluation.results import DraftRecord, Record, read_folder
 from specrag_native.evaluation.summary import ece
 from specrag_native.types import Draft, LogprobSpan, Scores, Subset, Verdict
 
 FOLDS = 10
+ORDERS = (("rationales", "more"), ("more",))
+"""Steps of repair to choose from; all of them are in the runs that are read."""
 LEAST = 10
 """Fewest answers that a threshold may rest on."""
 STRENGTH = 0.1
@@ -56,24 +65,47 @@ def verdict_of(draft: DraftRecord) -> Verdict:
     return Verdict(made, Scores(0.0), draft.verified, draft.support, draft.contained)
 
 
+Key = tuple[Any, ...]
+"""What a row is of: set, question, and the step of repair if it is of one."""
+
+
 @dataclass(slots=True)
 class Rows:
-    """What is fitted on: features, right or wrong, and how many are of which set."""
+    """What is fitted on: features and right or wrong, by what they are of."""
 
     x: list[tuple[float, ...]] = field(default_factory=list)
     y: list[float] = field(default_factory=list)
-    sets: dict[str, int] = field(default_factory=dict)
+    at: dict[Key, int] = field(default_factory=dict)
 
-    def add(self, found: tuple[float, ...], right: bool, dataset: str) -> None:
+    def add(self, key: Key, found: tuple[float, ...], right: bool) -> None:
         """Add one answer."""
+        self.at[key] = len(self.y)
         self.x.append(found)
         self.y.append(float(right))
-        self.sets[dataset] = self.sets.get(dataset, 0) + 1
 
     @property
     def enough(self) -> bool:
         """Whether every fold has something to fit on."""
         return len(self.y) >= 2 * FOLDS and len(set(self.y)) == 2
+
+    @property
+    def sets(self) -> dict[str, int]:
+        """How many are of each set."""
+        return dict(Counter(key[0] for key in self.at))
+
+    def held_out(self) -> dict[Key, float]:
+        """Return what weights fitted on the other questions predict for each."""
+        x, y = np.asarray(self.x), np.asarray(self.y)
+        questions = [key[:2] for key in self.at]
+        predicted = np.zeros(len(y))
+        for train, test in GroupKFold(FOLDS).split(x, y, [hash_of(q) for q in questions]):
+            predicted[test] = predict(fit(x[train], y[train]), x[test])
+        return dict(zip(self.at, predicted.tolist(), strict=True))
+
+
+def hash_of(question: Key) -> int:
+    """Return a number that is the same for the same question in every process."""
+    return int.from_bytes(hashlib.blake2b(repr(question).encode(), digest_size=6).digest(), "big")
 
 
 def records_of(run: Path, half: str, drafter: str) -> Iterator[tuple[Mapping[str, Any], Record]]:
@@ -92,43 +124,88 @@ def records_of(run: Path, half: str, drafter: str) -> Iterator[tuple[Mapping[str
 
 def draft_rows(run: Path, half: str, drafter: str) -> Rows:
     """Return the chosen draft of every question whose drafts were all verified."""
-    rows, seen = Rows(), set()
+    rows = Rows()
     for settings, record in records_of(run, half, drafter):
         verified = [d for d in record.drafts if d.verified]
         key = (record.dataset, record.id)
-        if not verified or key in seen or settings.get("verify", "always") != "always":
+        if not verified or key in rows.at or settings.get("verify", "always") != "always":
             continue
         if any(r["step"] == "redraft" for r in record.repairs):
             continue
-        seen.add(key)
         winner = max(verified, key=lambda d: total(d, settings))
         verdicts = [verdict_of(d) for d in record.drafts]
         found = features(verdict_of(winner), verdicts)
         if found is not None:
-            rows.add(found, winner.grade.right > 0, record.dataset)
+            rows.add(key, found, winner.grade.right > 0)
     return rows
 
 
 def reading_rows(run: Path, half: str, drafter: str) -> Rows:
     """Return every answer that the verifier read itself and that stands in what it read."""
-    rows, seen = Rows(), set()
+    rows = Rows()
     for _, record in records_of(run, half, drafter):
         drafts = [verdict_of(d).draft for d in record.drafts]
-        for step in record.repairs:
-            key = (record.dataset, record.id, step["step"], step["answer"])
-            if step["step"] == "redraft" or not step["answer"] or key in seen:
+        for i, step in enumerate(record.repairs):
+            key = (record.dataset, record.id, i)
+            if not _was_found(step) or key in rows.at:
                 continue
-            if not step.get("grounded", True) or "probability" not in step:
-                continue
-            seen.add(key)
-            found = reading_features(
-                step["answer"],
-                step["probability"],
-                drafts,
-                whole=step.get("whole", step["step"] == "all"),
-            )
-            rows.add(found, step["right"] > 0, record.dataset)
+            whole = step.get("whole", step["step"] == "all")
+            found = reading_features(step["answer"], step["probability"], drafts, whole=whole)
+            rows.add(key, found, step["right"] > 0)
     return rows
+
+
+def _was_found(step: Mapping[str, Any]) -> bool:
+    read = step["step"] != "redraft" and "probability" in step
+    return read and bool(step["answer"]) and step.get("grounded", True)
+
+
+def traces_of(
+    run: Path, half: str, drafter: str, drafts: Mapping[Key, float], readings: Mapping[Key, float]
+) -> list[Trace]:
+    """Return the questions of which everything is known: all steps of repair, and standard RAG.
+
+    ``drafts`` and ``readings``: held-out confidences.
+    """
+    standard = {
+        (r.dataset, r.id): r.grade.right
+        for results in read_folder(run)
+        if results.header.method == "standard"
+        for r in results.records.values()
+    }
+    out = []
+    for settings, record in records_of(run, half, drafter):
+        key = (record.dataset, record.id)
+        if settings["accept_above"] < 1.0 or key not in standard or not record.repairs:
+            continue
+        steps = tuple(
+            Step(
+                step["step"],
+                _was_found(step),
+                float(step["right"] > 0),
+                readings.get((*key, i), 0.0),
+                _tokens(step["usage"]),
+            )
+            for i, step in enumerate(record.repairs)
+        )
+        verified = [d for d in record.drafts if d.verified]
+        winner = max(verified, key=lambda d: total(d, settings), default=None)
+        usage = {role: dataclasses.asdict(u) for role, u in record.usage.items()}
+        out.append(
+            Trace(
+                drafts.get(key, 0.0),
+                float(winner is not None and winner.grade.right > 0),
+                _tokens(usage) - sum(s.tokens for s in steps),
+                steps,
+                float(standard[key] > 0),
+            )
+        )
+    return out
+
+
+def _tokens(usage: Mapping[str, Mapping[str, Any]]) -> int:
+    found = usage.get("verifier", {})
+    return int(found.get("prefilled", 0) + found.get("decoded", 0))
 
 
 def fit(x: Any, y: Any) -> list[float]:
@@ -157,17 +234,23 @@ def threshold(predicted: Any, right: Any, wanted: float) -> float:
     return float(values[good[-1]]) if len(good) else 1.0
 
 
-def held_out(x: Any, y: Any) -> Any:
-    """Return for every row what weights fitted on the other folds predict."""
-    predicted = np.zeros(len(y))
-    for train, test in KFold(FOLDS, shuffle=True, random_state=0).split(x):
-        predicted[test] = predict(fit(x[train], y[train]), x[test])
-    return predicted
-
-
 def error(predicted: Any, y: Any) -> float:
     """Return the expected calibration error, rounded."""
-    return round(ece(list(zip(predicted.tolist(), y.tolist(), strict=True))), 4)
+    return round(ece(list(zip(map(float, predicted), map(float, y), strict=True))), 4)
+
+
+def fitted(rows: Rows) -> tuple[list[float], dict[Key, float], dict[str, Any]]:
+    """Return weights, held-out predictions, and how good those are."""
+    x, y = np.asarray(rows.x), np.asarray(rows.y)
+    predicted = rows.held_out()
+    facts = {
+        "answers": len(y),
+        "right": int(y.sum()),
+        "sets": rows.sets,
+        "ece": error(predicted.values(), y),
+        "ece_of_belief": error(1 / (1 + np.exp(-x[:, 1])), y),
+    }
+    return [round(w, 4) for w in fit(x, y)], predicted, facts
 
 
 def main() -> None:
@@ -183,37 +266,40 @@ def main() -> None:
     rows = draft_rows(args.run, args.half, args.drafter)
     if not rows.enough:
         parser.error(f"{len(rows.y)} answers with both outcomes are too few to fit on")
-    x, y = np.asarray(rows.x), np.asarray(rows.y)
-    predicted = held_out(x, y)
-    below = threshold(predicted, y, args.accuracy)
-    above = predicted >= below
+    weights, drafts, facts = fitted(rows)
     found: dict[str, Any] = {
         "drafter": args.drafter,
         "verifier": args.verifier,
-        "confidence_weights": [round(w, 4) for w in fit(x, y)],
-        "repair_below": below,
-        "fitted_on": {
-            "half": args.half,
-            "questions": len(y),
-            "right": int(y.sum()),
-            "sets": rows.sets,
-        },
-        "held_out": {
-            "ece": error(predicted, y),
-            "ece_of_belief": error(1 / (1 + np.exp(-x[:, 1])), y),
-            "share_above": round(float(above.mean()), 3),
-            "accuracy_above": round(float(y[above].mean()), 3) if above.any() else None,
-        },
+        "half": args.half,
+        "confidence_weights": weights,
+        "repair_below": threshold(
+            np.asarray(list(drafts.values())), np.asarray(rows.y), args.accuracy
+        ),
+        "drafts": facts,
     }
     readings = reading_rows(args.run, args.half, args.drafter)
     if readings.enough:
-        x, y = np.asarray(readings.x), np.asarray(readings.y)
-        found["reading_weights"] = [round(w, 4) for w in fit(x, y)]
-        found["readings"] = {
-            "fitted_on": {"answers": len(y), "right": int(y.sum()), "sets": readings.sets},
-            "ece": error(held_out(x, y), y),
-            "ece_of_probability": error(1 / (1 + np.exp(-x[:, 1])), y),
-        }
+        found["reading_weights"], predicted, found["readings"] = fitted(readings)
+        traces = traces_of(args.run, args.half, args.drafter, drafts, predicted)
+        best = (
+            cheapest(
+                traces,
+                policies(traces, ORDERS),
+                least=sum(t.baseline for t in traces) / len(traces),
+            )
+            if traces
+            else None
+        )
+        if best is not None:
+            policy, outcome = best
+            found["repair"] = ",".join(policy.repair)
+            found["repair_below"] = policy.repair_below
+            found["accept_above"] = policy.accept_above
+            found["policy"] = {
+                "questions": len(traces),
+                "standard_right": round(sum(t.baseline for t in traces) / len(traces), 4),
+                **{k: round(v, 4) for k, v in dataclasses.asdict(outcome).items()},
+            }
     names = {"features": FEATURES, "reading_features": READING_FEATURES}
     print(json.dumps({**names, **found}, indent=1))
     if args.write:

@@ -32,14 +32,20 @@ def draft(right: bool, support: float) -> DraftRecord:
 
 def reading(answer: str, right: bool, probability: float, **more: Any) -> dict[str, Any]:
     return {
-        **{"step": "subset", "answer": answer, "right": float(right), "probability": probability},
+        **{"step": "more", "answer": answer, "right": float(right), "probability": probability},
+        "usage": {"verifier": {"prefilled": 100, "decoded": 2}},
         **more,
     }
 
 
-def write_run(folder: Path, n: int, repairs: Any) -> None:
+def names(n: int) -> list[str]:
+    return [f"q{i}" for i in range(4 * n) if half_of(f"q{i}") == "tune"][:n]
+
+
+def write_run(folder: Path, n: int, repairs: Any, *, accept_above: float = 0.0) -> None:
     """Write ``n`` questions whose belief tells right from wrong, nine times in ten."""
-    config = {"normalisation": "mean", "verify": "always", "repair": "all"}
+    config: dict[str, Any] = {"normalisation": "mean", "verify": "always", "repair": "all"}
+    config["accept_above"] = accept_above
     config |= {f"use_{name}": True for name in ("draft_score", "self_containment")}
     header = Header(
         *("set", "speculative", "speculative", "0" * 16, config | {"use_self_reflection": True}),
@@ -51,9 +57,8 @@ def write_run(folder: Path, n: int, repairs: Any) -> None:
         {},
         "",
     )
-    ids = [f"q{i}" for i in range(4 * n) if half_of(f"q{i}") == "tune"][:n]
     with ResultFile(folder, header) as file:
-        for name in ids:
+        for name in names(n):
             right = fraction(name, "right") < 0.5
             honest = fraction(name, "honest") < 0.9
             belief = 0.9 if right == honest else 0.2
@@ -78,12 +83,11 @@ def calibrate(run: Path, *more: str) -> dict[str, Any]:
 def test_what_predicts_gets_weight_and_is_calibrated(tmp_path: Path) -> None:
     write_run(tmp_path, 120, lambda name, right, belief: [reading("y", right, belief)])
     found = calibrate(tmp_path)
-    assert found["fitted_on"]["questions"] == sum(found["fitted_on"]["sets"].values()) == 120
+    assert found["drafts"]["answers"] == found["drafts"]["sets"]["set"] == 120
     assert found["confidence_weights"][1] > 0.3
-    assert found["held_out"]["ece"] < 0.2  # the fit is cautious
-    assert found["held_out"]["accuracy_above"] >= 0.8
-    assert found["held_out"]["share_above"] > 0.4
-    assert found["readings"]["fitted_on"]["answers"] == 120
+    assert found["drafts"]["ece"] < 0.2  # the fit is cautious
+    assert found["repair_below"] < 1.0
+    assert found["readings"]["answers"] == 120
     assert found["reading_weights"][1] > 0.3 and len(found["reading_weights"]) == 5
 
 
@@ -97,7 +101,7 @@ def test_only_answers_that_were_read_count_as_readings(tmp_path: Path) -> None:
         ]
 
     write_run(tmp_path, 60, repairs)
-    assert calibrate(tmp_path)["readings"]["fitted_on"]["answers"] == 120  # of two steps each
+    assert calibrate(tmp_path)["readings"]["answers"] == 120  # of two steps each
 
 
 def test_what_was_drafted_again_is_left_out(tmp_path: Path) -> None:
@@ -105,7 +109,29 @@ def test_what_was_drafted_again_is_left_out(tmp_path: Path) -> None:
         return [reading("x", True, 0.9, step="redraft")] if fraction(name) < 0.5 else []
 
     write_run(tmp_path, 80, repairs)
-    assert 20 < calibrate(tmp_path)["fitted_on"]["questions"] < 60
+    assert 20 < calibrate(tmp_path)["drafts"]["answers"] < 60
+
+
+def test_the_policy_is_the_cheapest_that_loses_nothing_against_standard(tmp_path: Path) -> None:
+    def repairs(name: str, right: bool, belief: float) -> list[dict[str, Any]]:
+        return [
+            reading("x", right, belief, step="rationales"),
+            reading("y", True, 0.9, whole=True),
+        ]
+
+    write_run(tmp_path, 120, repairs, accept_above=1.0)
+    assert "policy" not in calibrate(tmp_path)  # standard RAG was not run
+    header = Header(*("set", "standard", "standard", "1" * 16, {}, {}, "given", {}, ""))
+    with ResultFile(tmp_path, header) as file:
+        for name in names(120):
+            grade = Grade(float(fraction(name, "standard") < 0.8), 0.0, 0.0, 1.0)
+            cost = ("set", name, "standard", "1" * 16, "qa", "y", grade, 0.0, "standard", 0.5)
+            file.append(Record(*cost))
+    found = calibrate(tmp_path)
+    assert found["policy"]["questions"] == 120
+    assert found["policy"]["right"] >= found["policy"]["standard_right"] > 0.7
+    assert found["policy"]["tokens"] < 204  # what taking every step costs
+    assert set(found["repair"].split(",")) <= {"rationales", "more"}
 
 
 def test_too_few_answers_are_refused(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_settings_are_those_of_exactly_the_two_files(
         "verifier": "b.gguf",
         "confidence_weights": [0.0, 1, 2, 3, 4, 5, 6],
         "repair_below": 0.6,
-        "fitted_on": {"questions": 3},
+        "drafts": {"answers": 3},
     }
     (tmp_path / "calibration.json").write_text(json.dumps({"pairs": [pair]}))
     found = calibration.settings_for(a, b)

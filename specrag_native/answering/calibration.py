@@ -14,7 +14,7 @@ from specrag_native.model_files import catalog
 
 SETTINGS = (
     *("confidence_weights", "reading_weights"),
-    *("repair_below", "accept_above", "abstain_below"),
+    *("repair", "repair_below", "accept_above", "abstain_below"),
 )
 
 

@@ -1,0 +1,69 @@
+"""What other thresholds would have come to, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from specrag_native.evaluation.policy import Policy, Step, Trace, cheapest, policies, replay
+
+FEW, MANY = "rationales", "more"
+
+
+def step(name: str, right: float, confidence: float, tokens: int, *, found: bool = True) -> Step:
+    return Step(name, found, right, confidence, tokens)
+
+
+SURE = Trace(0.9, 1.0, 50, (step(FEW, 1, 0.8, 100), step(MANY, 1, 0.9, 300)), 1.0)
+HARD = Trace(0.3, 0.0, 70, (step(FEW, 0, 0.4, 120), step(MANY, 1, 0.6, 320)), 1.0)
+EMPTY = Trace(0.0, 0.0, 0, (step(FEW, 0, 0.7, 80), step(MANY, 0, 0.0, 280, found=False)), 0.0)
+TRACES = [SURE, HARD, EMPTY]
+
+
+def test_a_draft_that_is_accepted_costs_its_verification_alone() -> None:
+    out = replay(Policy((FEW, MANY), 0.9, 0.0), [SURE])
+    assert (out.right, out.tokens, out.accepted, out.abstained) == (1.0, 50.0, 1.0, 0.0)
+
+
+def test_where_no_draft_can_be_accepted_none_is_verified() -> None:
+    assert replay(Policy((MANY,), 1.0, 0.0), [SURE]).tokens == 300
+    assert replay(Policy((MANY,), 0.95, 0.0), [SURE]).tokens == 350
+
+
+@pytest.mark.parametrize(
+    ("above", "right", "tokens"), [(0.0, 0.0, 70 + 120), (0.5, 1.0, 70 + 120 + 320)]
+)
+def test_steps_are_taken_until_one_is_accepted(above: float, right: float, tokens: int) -> None:
+    out = replay(Policy((FEW, MANY), 0.5, above), [HARD])
+    assert (out.right, out.tokens) == (right, tokens)
+
+
+def test_the_last_word_counts_also_when_it_is_that_nothing_was_found() -> None:
+    accepted = replay(Policy((FEW, MANY), 1.0, 0.5), [EMPTY])
+    assert (accepted.abstained, accepted.tokens) == (0.0, 80)
+    read_on = replay(Policy((FEW, MANY), 1.0, 0.75), [EMPTY])
+    assert (read_on.abstained, read_on.tokens) == (1.0, 360)
+
+
+def test_means_are_over_all_questions() -> None:
+    out = replay(Policy((FEW, MANY), 0.9, 0.5), TRACES)
+    assert out.right == pytest.approx(2 / 3)
+    assert out.tokens == pytest.approx((50 + (70 + 120 + 320) + (0 + 80)) / 3)
+    assert out.accepted == pytest.approx(1 / 3)
+
+
+def test_the_cheapest_policy_that_is_right_often_enough() -> None:
+    candidates = policies(TRACES, [(FEW, MANY), (MANY,)])
+    best = cheapest(TRACES, candidates, least=2 / 3)
+    assert best is not None
+    policy, outcome = best
+    assert outcome.right >= 2 / 3
+    everything = [replay(p, TRACES) for p in candidates]
+    assert outcome.tokens == min(o.tokens for o in everything if o.right >= 2 / 3)
+    assert replay(policy, TRACES) == outcome
+    careless = cheapest(TRACES, candidates, least=0.0)
+    assert careless is not None and careless[1].tokens < outcome.tokens
+
+
+def test_no_policy_is_better_than_what_was_written() -> None:
+    assert cheapest(TRACES, policies(TRACES, [(FEW, MANY)]), least=0.9) is None
+    assert cheapest([], policies([], [(FEW,)]), least=1.0) is None
