@@ -144,6 +144,10 @@ def read_results() -> list[dict[str, Any]]:
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
+def _made_by(settings: dict[str, Any], models: dict[str, str]) -> str:
+    return json.dumps([settings, models], sort_keys=True)
+
+
 def questions(args: argparse.Namespace) -> Iterator[Example]:
     """Yield the first questions of the reporting half."""
     rows = [e for e in read_dataset(args.questions).examples if half_of(e.id) == "report"]
@@ -167,13 +171,14 @@ def main() -> int:
     settings.update(read_settings(args.set))
     config = Config.from_mapping(settings)
     workload = Workload(models, config)
-    own = {k: v for k, v in settings.items() if k != "confidence_weights"}
+    own = {k: v for k, v in settings.items() if not k.endswith("_weights")}
+    files = {r: machine.sha256(workload.engines.path(r))[:12] for r in ("drafter", "verifier")}
     stamp = machine.describe(
         threads=physical_cores(),
         tuned={r: workload.engines.tuned(r) for r in ("drafter", "verifier")},
     )
     done = {
-        (r["workload"], r["method"], r["id"], json.dumps(r["settings"], sort_keys=True))
+        (r["workload"], r["method"], r["id"], _made_by(r["settings"], r.get("models", {})))
         for r in read_results()
     }
     for example in questions(args):
@@ -186,8 +191,7 @@ def main() -> int:
         ][:MOST_PASSAGES]
         vector = workload.engines.embedder.embed([example.question.text])[0]
         for name in args.methods.split(","):
-            key = (args.workload, name, example.id, json.dumps(own, sort_keys=True))
-            if key in done:
+            if (args.workload, name, example.id, _made_by(own, files)) in done:
                 continue
             answer_with = workload.method(name)
             # An engine in use has answered something else before: what it keeps from that call is
@@ -203,6 +207,8 @@ def main() -> int:
                 "method": name,
                 "id": example.id,
                 "settings": own,
+                "chosen": args.set,
+                "models": files,
                 "seconds": round(seconds, 4),
                 "stages": {k: round(v, 4) for k, v in answer.timings.items()},
                 "usage": {

@@ -3,22 +3,22 @@
 Reads what `specrag eval ... --method speculative --set repair=off --half tune` wrote: one chosen
 draft per question with all scores, right or wrong. A logistic regression on the features of
 `answering.confidence` gives the weights; folds over questions tell how well it predicts answers it
-was not fitted on. `repair_below` is the lowest confidence from which on at least the
+was not fitted on. Without more, `repair_below` is the lowest confidence from which on at least the
 wanted share of the answers is right, by those held-out predictions.
 
 What `specrag eval ... --method standard,speculative --half tune --set repair=rationales,more --set
-accept_above=1` wrote (every step is taken) gives the weights for answers that the verifier read
-itself likewise, one row per step of repair that found an answer. Then `repair`, `repair_below` and
-`accept_above` are those that would have cost the fewest of the verifier's tokens on these questions
-at no loss against standard RAG, by the held-out confidences.
+repair_below=1 --set accept_above=1` wrote (every step is taken) gives the weights for answers that
+the verifier read itself likewise, one row per step of repair that found an answer. Then `repair`,
+`repair_below` and `accept_above` are those that would have cost the fewest of the verifier's tokens
+on these questions at no loss against standard RAG, by the held-out confidences.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,15 +36,18 @@ from specrag_native.answering.confidence import (
     features,
     reading_features,
 )
+from specrag_native.config import Config
+from specrag_native.evaluation.datasets import half_of
 from specrag_native.evaluation.offline import total
 from specrag_native.evaluation.policy import Step, Trace, cheapest, policies
-from specrag_native.evaluation.results import DraftRecord, Record, read_folder
+from specrag_native.evaluation.results import DraftRecord, Header, Record, read_folder
 from specrag_native.evaluation.summary import ece
 from specrag_native.types import Draft, LogprobSpan, Scores, Subset, Verdict
 
 FOLDS = 10
-ORDERS = (("rationales", "more"), ("more",))
-"""Steps of repair to choose from; all of them are in the runs that are read."""
+STEPS = ("rationales", "more")
+"""Steps of repair in the runs that policies are chosen by."""
+ORDERS = (STEPS, STEPS[1:])
 LEAST = 10
 """Fewest answers that a threshold may rest on."""
 STRENGTH = 0.1
@@ -84,99 +87,132 @@ class Rows:
         self.y.append(float(right))
 
     @property
-    def enough(self) -> bool:
-        """Whether every fold has something to fit on."""
-        return len(self.y) >= 2 * FOLDS and len(set(self.y)) == 2
-
-    @property
     def sets(self) -> dict[str, int]:
         """How many are of each set."""
         return dict(Counter(key[0] for key in self.at))
 
+    @property
+    def folds(self) -> list[tuple[Any, Any]]:
+        """Rows to fit on and rows to predict, no question in both; none where they are too few."""
+        questions = [repr(key[:2]) for key in self.at]
+        if len(set(questions)) < 2 * FOLDS:
+            return []
+        numbers = {q: i for i, q in enumerate(sorted(set(questions)))}
+        y = np.asarray(self.y)
+        splits = GroupKFold(FOLDS).split(self.x, y, [numbers[q] for q in questions])
+        folds = [(train, test) for train, test in splits]
+        return folds if all(len(set(y[train])) == 2 for train, _ in folds) else []
+
     def held_out(self) -> dict[Key, float]:
         """Return what weights fitted on the other questions predict for each."""
         x, y = np.asarray(self.x), np.asarray(self.y)
-        questions = [key[:2] for key in self.at]
         predicted = np.zeros(len(y))
-        for train, test in GroupKFold(FOLDS).split(x, y, [hash_of(q) for q in questions]):
+        for train, test in self.folds:
             predicted[test] = predict(fit(x[train], y[train]), x[test])
         return dict(zip(self.at, predicted.tolist(), strict=True))
 
 
-def hash_of(question: Key) -> int:
-    """Return a number that is the same for the same question in every process."""
-    return int.from_bytes(hashlib.blake2b(repr(question).encode(), digest_size=6).digest(), "big")
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The results of one pair of models on one half of the sets."""
+
+    folder: Path
+    half: str
+    drafter: str
+    verifier: str
+
+    def records(self) -> Iterator[tuple[Header, Record]]:
+        """Yield the records of Speculative RAG with their headers."""
+        for header, record in self._all():
+            drafter = header.models.get("drafter", {}).get("file")
+            if header.variant.split(" ")[0] == "speculative" and drafter == self.drafter:
+                yield header, record
+
+    def standard(self) -> dict[Key, float]:
+        """Return how right standard RAG is, by set and question."""
+        return {
+            (record.dataset, record.id): float(record.grade.right > 0)
+            for header, record in self._all()
+            if header.method == "standard"
+        }
+
+    def _all(self) -> Iterator[tuple[Header, Record]]:
+        for results in read_folder(self.folder):
+            if results.header.models.get("verifier", {}).get("file") == self.verifier:
+                for record in results.records.values():
+                    if record.error is None and half_of(record.id) == self.half:
+                        yield results.header, record
 
 
-def records_of(run: Path, half: str, drafter: str) -> Iterator[tuple[Mapping[str, Any], Record]]:
-    """Yield the settings and records of Speculative RAG with a drafter on a half of the sets."""
-    from specrag_native.evaluation.datasets import half_of
-
-    for results in read_folder(run):
-        if results.header.variant.split(" ")[0] != "speculative":
-            continue
-        if results.header.models["drafter"]["file"] != drafter:
-            continue
-        for record in results.records.values():
-            if record.error is None and half_of(record.id) == half:
-                yield results.header.config, record
+def winner_of(header: Header, record: Record) -> DraftRecord | None:
+    """Return the draft with the highest score, if all were verified."""
+    if header.config.get("verify", "always") != "always":
+        return None
+    if any(step["step"] == "redraft" for step in record.repairs):
+        return None
+    verified = [d for d in record.drafts if d.verified]
+    return max(verified, key=lambda d: total(d, header.config), default=None)
 
 
-def draft_rows(run: Path, half: str, drafter: str) -> Rows:
+def supported(draft: DraftRecord) -> float:
+    """Return the share of a stored draft that its passages support, which lowers its confidence."""
+    believed = math.exp(min(0.0, draft.answer_logprob.logprob_mean))
+    return min(1.0, draft.confidence_alone / max(believed, 1e-9))
+
+
+def draft_rows(runs: Runs) -> Rows:
     """Return the chosen draft of every question whose drafts were all verified."""
     rows = Rows()
-    for settings, record in records_of(run, half, drafter):
-        verified = [d for d in record.drafts if d.verified]
-        key = (record.dataset, record.id)
-        if not verified or key in rows.at or settings.get("verify", "always") != "always":
+    seen = set()
+    for header, record in runs.records():
+        winner = winner_of(header, record)
+        question = (record.dataset, record.id)
+        if winner is None or question in seen:
             continue
-        if any(r["step"] == "redraft" for r in record.repairs):
-            continue
-        winner = max(verified, key=lambda d: total(d, settings))
-        verdicts = [verdict_of(d) for d in record.drafts]
-        found = features(verdict_of(winner), verdicts)
+        found = features(verdict_of(winner), [verdict_of(d) for d in record.drafts])
         if found is not None:
-            rows.add(key, found, winner.grade.right > 0)
+            seen.add(question)
+            rows.add((*question, header.config_hash), found, winner.grade.right > 0)
     return rows
 
 
-def reading_rows(run: Path, half: str, drafter: str) -> Rows:
+def reading_rows(runs: Runs) -> Rows:
     """Return every answer that the verifier read itself and that stands in what it read."""
     rows = Rows()
-    for _, record in records_of(run, half, drafter):
+    for header, record in runs.records():
         drafts = [verdict_of(d).draft for d in record.drafts]
         for i, step in enumerate(record.repairs):
-            key = (record.dataset, record.id, i)
-            if not _was_found(step) or key in rows.at:
-                continue
-            whole = step.get("whole", step["step"] == "all")
-            found = reading_features(step["answer"], step["probability"], drafts, whole=whole)
-            rows.add(key, found, step["right"] > 0)
+            if _was_found(step):
+                found = reading_features(
+                    step["answer"], step["probability"], drafts, whole=step["whole"]
+                )
+                key = (record.dataset, record.id, header.config_hash, i)
+                rows.add(key, found, step["right"] > 0)
     return rows
 
 
 def _was_found(step: Mapping[str, Any]) -> bool:
-    read = step["step"] != "redraft" and "probability" in step
-    return read and bool(step["answer"]) and step.get("grounded", True)
+    """Whether a step read an answer; runs before these were told apart do not say."""
+    return bool(step["answer"]) and step["step"] != "redraft" and step.get("grounded", False)
 
 
 def traces_of(
-    run: Path, half: str, drafter: str, drafts: Mapping[Key, float], readings: Mapping[Key, float]
+    runs: Runs, drafts: Mapping[Key, float], readings: Mapping[Key, float]
 ) -> list[Trace]:
     """Return the questions of which everything is known: all steps of repair, and standard RAG.
 
     ``drafts`` and ``readings``: held-out confidences.
     """
-    standard = {
-        (r.dataset, r.id): r.grade.right
-        for results in read_folder(run)
-        if results.header.method == "standard"
-        for r in results.records.values()
-    }
-    out = []
-    for settings, record in records_of(run, half, drafter):
-        key = (record.dataset, record.id)
-        if settings["accept_above"] < 1.0 or key not in standard or not record.repairs:
+    standard = runs.standard()
+    out: dict[Key, Trace] = {}
+    for header, record in runs.records():
+        config, question = header.config, (record.dataset, record.id)
+        key = (*question, header.config_hash)
+        every = (
+            config["repair"] == ",".join(STEPS)
+            and min(config["repair_below"], config.get("accept_above", 0.0)) >= 1.0
+        )
+        if not every or question not in standard or question in out:
             continue
         steps = tuple(
             Step(
@@ -188,19 +224,16 @@ def traces_of(
             )
             for i, step in enumerate(record.repairs)
         )
-        verified = [d for d in record.drafts if d.verified]
-        winner = max(verified, key=lambda d: total(d, settings), default=None)
+        winner = winner_of(header, record)
         usage = {role: dataclasses.asdict(u) for role, u in record.usage.items()}
-        out.append(
-            Trace(
-                drafts.get(key, 0.0),
-                float(winner is not None and winner.grade.right > 0),
-                _tokens(usage) - sum(s.tokens for s in steps),
-                steps,
-                float(standard[key] > 0),
-            )
+        out[question] = Trace(
+            drafts[key] * supported(winner) if winner is not None and key in drafts else None,
+            float(winner is not None and winner.grade.right > 0),
+            _tokens(usage) - sum(s.tokens for s in steps),
+            steps,
+            standard[question],
         )
-    return out
+    return list(out.values())
 
 
 def _tokens(usage: Mapping[str, Mapping[str, Any]]) -> int:
@@ -248,7 +281,7 @@ def fitted(rows: Rows) -> tuple[list[float], dict[Key, float], dict[str, Any]]:
         "right": int(y.sum()),
         "sets": rows.sets,
         "ece": error(predicted.values(), y),
-        "ece_of_belief": error(1 / (1 + np.exp(-x[:, 1])), y),
+        "ece_of_belief": error(predict((0.0, 1.0), x[:, :2]), y),
     }
     return [round(w, 4) for w in fit(x, y)], predicted, facts
 
@@ -263,33 +296,27 @@ def main() -> None:
     parser.add_argument("--half", default="tune", help="half of the sets that is fitted on")
     parser.add_argument("--write", action="store_true", help="keep it in models/calibration.json")
     args = parser.parse_args()
-    rows = draft_rows(args.run, args.half, args.drafter)
-    if not rows.enough:
+    runs = Runs(args.run, args.half, args.drafter, args.verifier)
+    rows = draft_rows(runs)
+    if not rows.folds:
         parser.error(f"{len(rows.y)} answers with both outcomes are too few to fit on")
     weights, drafts, facts = fitted(rows)
+    below = threshold(np.asarray(list(drafts.values())), np.asarray(rows.y), args.accuracy)
     found: dict[str, Any] = {
         "drafter": args.drafter,
         "verifier": args.verifier,
         "half": args.half,
         "confidence_weights": weights,
-        "repair_below": threshold(
-            np.asarray(list(drafts.values())), np.asarray(rows.y), args.accuracy
-        ),
+        "repair_below": below,
         "drafts": facts,
     }
-    readings = reading_rows(args.run, args.half, args.drafter)
-    if readings.enough:
+    readings = reading_rows(runs)
+    if readings.folds:
         found["reading_weights"], predicted, found["readings"] = fitted(readings)
-        traces = traces_of(args.run, args.half, args.drafter, drafts, predicted)
-        best = (
-            cheapest(
-                traces,
-                policies(traces, ORDERS),
-                least=sum(t.baseline for t in traces) / len(traces),
-            )
-            if traces
-            else None
-        )
+        traces = traces_of(runs, drafts, predicted)
+        standard = sum(t.baseline for t in traces) / max(1, len(traces))
+        candidates = policies(traces, ORDERS, abstain_below=Config().abstain_below)
+        best = cheapest(traces, candidates, least=standard) if traces else None
         if best is not None:
             policy, outcome = best
             found["repair"] = ",".join(policy.repair)
@@ -297,7 +324,7 @@ def main() -> None:
             found["accept_above"] = policy.accept_above
             found["policy"] = {
                 "questions": len(traces),
-                "standard_right": round(sum(t.baseline for t in traces) / len(traces), 4),
+                "standard_right": round(standard, 4),
                 **{k: round(v, 4) for k, v in dataclasses.asdict(outcome).items()},
             }
     names = {"features": FEATURES, "reading_features": READING_FEATURES}

@@ -78,11 +78,12 @@ class Config:
     """Which wording of the self-reflection question, an index into ``prompts.REFLECTIONS``."""
 
     confidence_weights: tuple[float, ...] = ()
-    """Weights of :data:`specrag_native.confidence.FEATURES`, fitted for a pair of models; empty:
-    the confidence is the verifier's belief."""
+    """Weights of :data:`specrag_native.answering.confidence.FEATURES`, fitted for a pair of models;
+    empty: the confidence is the verifier's belief."""
     reading_weights: tuple[float, ...] = ()
-    """Weights of :data:`specrag_native.confidence.READING_FEATURES`, for answers that the verifier
-    read itself, fitted likewise; empty: their confidence is the mean probability per token."""
+    """Weights of :data:`specrag_native.answering.confidence.READING_FEATURES`, for answers that the
+    verifier read itself, fitted likewise; empty: their confidence is the mean probability per
+    token."""
     abstain_below: float = 0.2
     """Answers with a confidence below this are withheld: the documents do not say."""
     repair: str = "all"
@@ -96,8 +97,9 @@ class Config:
     """Confidence that an answer of the verifier needs when a later step of ``repair`` could find a
     better one; 0: the first answer is taken."""
     grounded: bool = True
-    """Whether an answer that the verifier gives in ``repair`` must stand in what it read. One that
-    does not was remembered, or reckoned, and counts as none: the documents do not say."""
+    """Whether an answer that the verifier gives in ``repair`` must stand in the passages it read,
+    or whose rationales it read. One that does not was remembered, or reckoned, and counts as none:
+    the documents do not say."""
     repair_below: float = 0.9
     """Confidence under which ``repair`` begins. High, because a drafter that was not trained to
     draft invents, and the verifier, which sees no passage, believes most of it."""

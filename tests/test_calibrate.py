@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from specrag_native.evaluation.datasets import half_of
 from specrag_native.evaluation.metrics import Grade
 from specrag_native.evaluation.results import DraftRecord, Header, Record, ResultFile
-from specrag_native.types import LogprobSpan
+from specrag_native.types import LogprobSpan, Usage
 from tests.evaluation_fakes import fraction
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "calibrate.py"
@@ -27,13 +28,16 @@ def draft(right: bool, support: float) -> DraftRecord:
         log_yes=-0.1,
         support=support,
         total=-1.0,
+        confidence_alone=math.exp(-0.2),  # wholly supported
     )
 
 
 def reading(answer: str, right: bool, probability: float, **more: Any) -> dict[str, Any]:
     return {
         **{"step": "more", "answer": answer, "right": float(right), "probability": probability},
-        "usage": {"verifier": {"prefilled": 100, "decoded": 2}},
+        "usage": {"verifier": {"prefilled": 98, "decoded": 2}},
+        "grounded": True,
+        "whole": False,
         **more,
     }
 
@@ -45,7 +49,8 @@ def names(n: int) -> list[str]:
 def write_run(folder: Path, n: int, repairs: Any, *, accept_above: float = 0.0) -> None:
     """Write ``n`` questions whose belief tells right from wrong, nine times in ten."""
     config: dict[str, Any] = {"normalisation": "mean", "verify": "always", "repair": "all"}
-    config["accept_above"] = accept_above
+    config |= {"accept_above": accept_above, "repair_below": 1.0}
+    config["repair"] = "rationales,more" if accept_above else "subset"
     config |= {f"use_{name}": True for name in ("draft_score", "self_containment")}
     header = Header(
         *("set", "speculative", "speculative", "0" * 16, config | {"use_self_reflection": True}),
@@ -62,12 +67,14 @@ def write_run(folder: Path, n: int, repairs: Any, *, accept_above: float = 0.0) 
             right = fraction(name, "right") < 0.5
             honest = fraction(name, "honest") < 0.9
             belief = 0.9 if right == honest else 0.2
+            steps = tuple(repairs(name, right, belief))
             file.append(
                 Record(
                     *("set", name, "speculative", "0" * 16, "qa", "x"),
                     *(Grade(float(right), 0.0, 0.0, 1.0), 0.0, "repair", 0.5),
                     drafts=(draft(right, belief),),
-                    repairs=tuple(repairs(name, right, belief)),
+                    repairs=steps,
+                    usage={"verifier": Usage(prefilled=50 + 100 * len(steps))},
                 )
             )
 
@@ -112,26 +119,51 @@ def test_what_was_drafted_again_is_left_out(tmp_path: Path) -> None:
     assert 20 < calibrate(tmp_path)["drafts"]["answers"] < 60
 
 
-def test_the_policy_is_the_cheapest_that_loses_nothing_against_standard(tmp_path: Path) -> None:
-    def repairs(name: str, right: bool, belief: float) -> list[dict[str, Any]]:
-        return [
-            reading("x", right, belief, step="rationales"),
-            reading("y", True, 0.9, whole=True),
-        ]
-
-    write_run(tmp_path, 120, repairs, accept_above=1.0)
-    assert "policy" not in calibrate(tmp_path)  # standard RAG was not run
-    header = Header(*("set", "standard", "standard", "1" * 16, {}, {}, "given", {}, ""))
-    with ResultFile(tmp_path, header) as file:
-        for name in names(120):
-            grade = Grade(float(fraction(name, "standard") < 0.8), 0.0, 0.0, 1.0)
+def write_standard(folder: Path, n: int, right: float) -> None:
+    models = {"verifier": {"file": VERIFIER, "sha256": "1"}}
+    header = Header(*("set", "standard", "standard", "1" * 16, {}, models, "given", {}, ""))
+    with ResultFile(folder, header) as file:
+        for i, name in enumerate(names(n)):
+            grade = Grade(float(i < right * n), 0.0, 0.0, 1.0)
             cost = ("set", name, "standard", "1" * 16, "qa", "y", grade, 0.0, "standard", 0.5)
             file.append(Record(*cost))
+
+
+def both_steps(name: str, right: bool, belief: float) -> list[dict[str, Any]]:
+    """Rationales are as good as the draft; what is read after them is always right."""
+    return [
+        reading("x", right, belief, step="rationales"),
+        reading("y", fraction(name, "read") < 0.97, 0.95, whole=True),
+    ]
+
+
+def test_without_standard_there_is_no_policy(tmp_path: Path) -> None:
+    write_run(tmp_path, 60, both_steps, accept_above=1.0)
+    assert "policy" not in calibrate(tmp_path)
+
+
+def test_where_standard_is_never_right_the_cheapest_step_will_do(tmp_path: Path) -> None:
+    write_run(tmp_path, 120, both_steps, accept_above=1.0)
+    write_standard(tmp_path, 120, 0.0)
     found = calibrate(tmp_path)
-    assert found["policy"]["questions"] == 120
-    assert found["policy"]["right"] >= found["policy"]["standard_right"] > 0.7
-    assert found["policy"]["tokens"] < 204  # what taking every step costs
-    assert set(found["repair"].split(",")) <= {"rationales", "more"}
+    assert found["repair_below"] < 0.5 and found["policy"]["tokens"] == 50
+
+
+def test_where_standard_is_good_more_is_read(tmp_path: Path) -> None:
+    write_run(tmp_path, 120, both_steps, accept_above=1.0)
+    write_standard(tmp_path, 120, 0.9)
+    found = calibrate(tmp_path)
+    policy = found["policy"]
+    assert policy["questions"] == 120 and policy["standard_right"] == 0.9
+    assert policy["right"] >= 0.9 and 50 < policy["tokens"] <= 150 + 100
+    assert found["accept_above"] > 0.4 or found["repair"] == "more"
+
+
+def test_standard_that_nothing_equals_leaves_the_threshold_of_the_fit(tmp_path: Path) -> None:
+    write_run(tmp_path, 120, both_steps, accept_above=1.0)
+    write_standard(tmp_path, 120, 1.0)
+    found = calibrate(tmp_path)
+    assert "policy" not in found and "repair" not in found and "reading_weights" in found
 
 
 def test_too_few_answers_are_refused(tmp_path: Path) -> None:

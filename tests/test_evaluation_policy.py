@@ -15,7 +15,7 @@ def step(name: str, right: float, confidence: float, tokens: int, *, found: bool
 
 SURE = Trace(0.9, 1.0, 50, (step(FEW, 1, 0.8, 100), step(MANY, 1, 0.9, 300)), 1.0)
 HARD = Trace(0.3, 0.0, 70, (step(FEW, 0, 0.4, 120), step(MANY, 1, 0.6, 320)), 1.0)
-EMPTY = Trace(0.0, 0.0, 0, (step(FEW, 0, 0.7, 80), step(MANY, 0, 0.0, 280, found=False)), 0.0)
+EMPTY = Trace(None, 0.0, 0, (step(FEW, 0, 0.7, 80), step(MANY, 0, 0.0, 280, found=False)), 0.0)
 TRACES = [SURE, HARD, EMPTY]
 
 
@@ -24,9 +24,18 @@ def test_a_draft_that_is_accepted_costs_its_verification_alone() -> None:
     assert (out.right, out.tokens, out.accepted, out.abstained) == (1.0, 50.0, 1.0, 0.0)
 
 
-def test_where_no_draft_can_be_accepted_none_is_verified() -> None:
-    assert replay(Policy((MANY,), 1.0, 0.0), [SURE]).tokens == 300
-    assert replay(Policy((MANY,), 0.95, 0.0), [SURE]).tokens == 350
+def test_verification_is_paid_for_whether_or_not_a_draft_is_accepted() -> None:
+    assert replay(Policy((MANY,), 1.0, 0.0), [SURE]).tokens == 350
+
+
+def test_where_there_is_no_draft_none_is_accepted() -> None:
+    assert replay(Policy((MANY,), 0.0, 0.0), [EMPTY]).accepted == 0
+
+
+def test_an_answer_under_abstain_below_is_none() -> None:
+    doubted = replay(Policy((FEW,), 1.0, 0.0, abstain_below=0.5), [HARD])
+    assert (doubted.abstained, doubted.tokens) == (1.0, 70 + 120)
+    assert replay(Policy((FEW,), 1.0, 0.0, abstain_below=0.4), [HARD]).abstained == 0.0
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,62 @@ def test_titles_are_read_too() -> None:
     assert not stands_in("hill towers", Question("Which book?"), [])
 
 
-@pytest.mark.parametrize("answer", ["yes", "No.", "Yes"])
+@pytest.mark.parametrize(
+    ("answer", "text", "there"),
+    [
+        ("30", "It has thirty rooms.", True),
+        ("twenty-one", "It has 21 rooms.", True),
+        ("21", "It has twenty-one rooms.", True),
+        ("21", "It has twenty rooms and one door.", False),
+        ("12345", "Some 12,345 people.", True),
+        ("12,345 people", "Some 12345 people.", True),
+        ("12,346 people", "Some 12,345 people.", False),
+        ("Beyonce", "Sung by Beyoncé.", True),
+        ("José Martí", "Jose Marti wrote it.", True),
+    ],
+)
+def test_numbers_and_accents_may_be_written_otherwise(answer: str, text: str, there: bool) -> None:
+    assert stands_in(answer, Question("Which?"), [Passage("p", "d", "", text)]) is there
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "text", "there"),
+    [
+        (
+            "Где?",
+            "Москва",
+            "Он в Москве.",
+            True,
+        ),
+        (
+            "Где?",
+            "Казань",
+            "Он в Москве.",
+            False,
+        ),
+        (
+            "수도는?",
+            "서울",
+            "한국의 수도는 서울이다",
+            True,
+        ),
+        (
+            "首都は?",
+            "東京",
+            "日本の首都は東京です",
+            True,
+        ),
+        ("Где?", "Москва", "He is in Moscow.", True),
+    ],
+)
+def test_other_alphabets(question: str, answer: str, text: str, there: bool) -> None:
+    assert stands_in(answer, Question(question), [Passage("p", "d", "", text)]) is there
+
+
+@pytest.mark.parametrize("answer", ["yes", "No.", "Yes, it was", "True", "Neither"])
 def test_a_judgement_need_not_stand_anywhere(answer: str) -> None:
     assert found(answer)
+    assert stands_in(answer, Question("Was it?"), [])
     assert stands_in("true", Question("Towers fly.", "claim"), [])
     assert stands_in("B", Question("Which?", "choice", {"A": "x", "B": "y"}), [])
 

@@ -5,7 +5,7 @@ Law: a budget only ever leaves work out; without one nothing here changes an ans
 What fits is told by the pace of earlier calls of the same engine, in seconds per token. Until the
 verifier has run once it is taken to be :data:`VERIFIER_RATIO` times slower than the drafter. These
 are estimates: what began because it seemed to fit, and does not, is stopped by
-:class:`~specrag_native.deadline.Deadline`.
+:class:`~specrag_native.answering.deadline.Deadline`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ passage mentions and does not say.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 from specrag_native.types import Passage, Question
@@ -14,32 +16,60 @@ from specrag_native.words import content_words, stem
 LEAST = 0.5
 """Least share of an answer's own words that the passages must hold."""
 
-_NUMBERS = (
+_JUDGEMENTS = frozenset(stem(word) for word in ("yes", "true", "false", "neither", "both"))
+
+_SMALL = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
-    *("nineteen", "twenty"),
+    "nineteen",
 )
-_FIGURES = {stem(word): str(value) for value, word in enumerate(_NUMBERS)}
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_FIGURES = {word: value for value, word in enumerate(_SMALL)} | {
+    word: 20 + 10 * i for i, word in enumerate(_TENS)
+}
+_NUMBER = re.compile(rf"\b(?:({'|'.join(_TENS)})[- ])?({'|'.join(_FIGURES)})\b")
+_GROUPED = re.compile(r"(?<=\d)[,\u00a0\u202f](?=\d{3}\b)")
 
 
 def stands_in(answer: str, question: Question, passages: Sequence[Passage]) -> bool:
     """Return whether passages mention what an answer says.
 
     Of the answer's words those count that the question does not hold already; its numbers must all
-    be there, as words or figures, and of the rest at least :data:`LEAST`. Judgements (claims,
-    choices, yes and no) are not to be found word for word, and pass.
+    be there, as figures or (below a hundred) words, and of the rest at least :data:`LEAST`. Case
+    and accents do not matter. Words of other alphabets, whose endings are not known here, may end
+    otherwise. Judgements (claims, choices, yes and no) are not to be found word for word, and pass;
+    so does an answer in another script than that of the passages.
     """
-    if question.task != "qa" or answer.strip(" .").lower() in ("yes", "no"):
+    if question.task != "qa":
         return True
-    own = _words(answer) - _words(question.text)
-    if not own:
+    text = _plain("\n".join(f"{p.title}\n{p.text}" for p in passages))
+    asked = _plain(question.text)
+    if passages and _is_latin(asked) != _is_latin(text):
         return True
-    said = _words("\n".join(f"{p.title}\n{p.text}" for p in passages))
+    own = _words(_plain(answer)) - _words(asked) - _JUDGEMENTS
+    said = _words(text)
     numbers = {word for word in own if word.isdigit()}
     others = own - numbers
-    return numbers <= said and len(others & said) >= LEAST * len(others)
+    found = sum(word in said or (not word.isascii() and _begun(word) in text) for word in others)
+    return numbers <= said and found >= LEAST * len(others)
+
+
+def _plain(text: str) -> str:
+    """Return a text in lower case without accents, with numbers as figures."""
+    letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    plain = _GROUPED.sub("", unicodedata.normalize("NFKC", "".join(letters)).lower())
+    return _NUMBER.sub(lambda m: str(_FIGURES.get(m[1] or "", 0) + _FIGURES[m[2]]), plain)
+
+
+def _is_latin(text: str) -> bool:
+    letters = [c for c in text if c.isalpha()]
+    return sum(c.isascii() for c in letters) >= len(letters) / 2
+
+
+def _begun(word: str) -> str:
+    """Return a word without the two letters that an ending could have changed."""
+    return word[: max(2, len(word) - 2)]
 
 
 def _words(text: str) -> frozenset[str]:
-    """Return the stems of a text's words, small numbers as figures."""
-    return frozenset(_FIGURES.get(word.stem, word.stem) for word in content_words(text))
+    return frozenset(word.stem for word in content_words(text))

@@ -25,11 +25,11 @@ class Step:
 class Trace:
     """One question with all that was tried.
 
-    ``baseline``: how right standard RAG is. ``tokens`` are the verifier's, computed and written:
-    here those of verification.
+    ``draft_confidence``: ``None`` where no draft had an answer. ``baseline``: how right standard
+    RAG is. ``tokens`` are the verifier's, computed and written: here those of verification.
     """
 
-    draft_confidence: float
+    draft_confidence: float | None
     draft_right: float
     tokens: int
     steps: tuple[Step, ...]
@@ -40,13 +40,13 @@ class Trace:
 class Policy:
     """When a draft is accepted, and if none is, which steps are taken and when one is accepted.
 
-    The fields mean what the settings of these names do. With ``repair_below`` 1 no draft is
-    accepted, so none is verified.
+    The fields mean what the settings of these names do. Drafts are verified in any case.
     """
 
     repair: tuple[str, ...]
     repair_below: float
     accept_above: float
+    abstain_below: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +64,18 @@ def replay(policy: Policy, traces: Sequence[Trace]) -> Outcome:
     right = tokens = 0.0
     accepted = abstained = 0
     for trace in traces:
-        if policy.repair_below < 1.0:
-            tokens += trace.tokens
-            if trace.draft_confidence >= policy.repair_below:
-                accepted += 1
-                right += trace.draft_right
-                continue
+        tokens += trace.tokens
+        if trace.draft_confidence is not None and trace.draft_confidence >= policy.repair_below:
+            accepted += 1
+            right += trace.draft_right
+            continue
         answer = None
         for step in trace.steps:
             if step.name not in policy.repair:
                 continue
             tokens += step.tokens
-            answer = step if step.found else None  # the last word counts
+            taken = step.found and step.confidence >= policy.abstain_below
+            answer = step if taken else None  # the last word counts
             if answer is not None and answer.confidence >= policy.accept_above:
                 break
         abstained += answer is None
@@ -84,12 +84,14 @@ def replay(policy: Policy, traces: Sequence[Trace]) -> Outcome:
     return Outcome(right / n, tokens / n, accepted / n, abstained / n)
 
 
-def policies(traces: Sequence[Trace], orders: Iterable[tuple[str, ...]]) -> list[Policy]:
-    """Return every policy that differs from the others on some question."""
-    drafts = {_down(t.draft_confidence) for t in traces}
+def policies(
+    traces: Sequence[Trace], orders: Iterable[tuple[str, ...]], *, abstain_below: float = 0.0
+) -> list[Policy]:
+    """Return policies with thresholds between the confidences of some questions."""
+    drafts = {_down(t.draft_confidence) for t in traces if t.draft_confidence is not None}
     steps = {_down(s.confidence) for t in traces for s in t.steps if s.found}
     return [
-        Policy(order, below, above)
+        Policy(order, below, above, abstain_below)
         for order, below, above in itertools.product(
             orders, sorted(drafts | {1.0}), sorted(steps | {0.0, 1.0})
         )
@@ -97,8 +99,8 @@ def policies(traces: Sequence[Trace], orders: Iterable[tuple[str, ...]]) -> list
 
 
 def _down(confidence: float) -> float:
-    """Return a confidence as a threshold will be written, not above it."""
-    return int(confidence * 1e3) / 1e3
+    """Return a confidence as a threshold will be written: two places, not above it."""
+    return int(confidence * 100) / 100
 
 
 def cheapest(
