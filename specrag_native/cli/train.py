@@ -87,6 +87,13 @@ def _add_data(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="passages per subset and how often (default: %(default)s)",
     )
     parser.add_argument(
+        "--similar",
+        type=float,
+        default=0.4,
+        metavar="SHARE",
+        help="share of distractors close to the question, the others are of the same article",
+    )
+    parser.add_argument(
         "--per-subset", type=int, default=10, metavar="N", help="most questions of one subset"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
@@ -142,6 +149,7 @@ def run_data(args: argparse.Namespace) -> int:
         draw=DrawOptions(
             unknown=args.unknown,
             hard_unknown=args.hard_unknown,
+            similar=args.similar,
             sizes=_sizes(args.sizes),
             per_subset=args.per_subset,
             seed=args.seed,
