@@ -11,6 +11,7 @@ results give.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from statistics import median
@@ -193,7 +194,6 @@ WORKLOADS = {
     "triviaqa": "triviaqa-dpr-dev, 5 passages, m=4, k=2",
     "musique": "musique-dev, 15 passages, m=10, k=6",
 }
-FITTED = ("repair_below", "abstain_below")
 METHODS = {
     "standard": "standard RAG, our engine",
     "cold": "Speculative RAG, nothing cached",
@@ -213,10 +213,10 @@ def speed_table() -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for workload, description in WORKLOADS.items():
-        by_method = {
-            m: {r["id"]: r for r in rows if (r["workload"], r["method"]) == (workload, m)}
-            for m in METHODS
-        }
+        here = [r for r in rows if r["workload"] == workload]
+        # Methods are compared as they were run together: with the latest settings and models.
+        here = [r for r in here if all(r.get(k) == here[-1].get(k) for k in ("settings", "models"))]
+        by_method = {m: {r["id"]: r for r in here if r["method"] == m} for m in METHODS}
         for method, name in METHODS.items():
             found = by_method[method]
             if not found:
@@ -253,9 +253,9 @@ def speed_table() -> str:
         return "Not measured yet."
     last = rows[-1]["machine"]
     shape = ("n_drafts", "passages_per_draft")
-    chosen = " ".join(
-        f"--set {k}={v}" for k, v in rows[-1]["settings"].items() if k not in (*shape, *FITTED)
-    )
+    fitted = (*shape, "repair_below", "abstain_below")
+    settings = (f"{k}={v}" for k, v in rows[-1]["settings"].items() if k not in fitted)
+    chosen = " ".join(f"--set {pair}" for pair in rows[-1].get("chosen", settings))
     lines += [
         "",
         f"{last['cpu']}, {last['threads']} threads, commit {last['commit']}, the same questions of "
@@ -301,7 +301,8 @@ def cache_table() -> str:
         f"{guess['same']} drafts the same token for token, {guess['parted_at_a_tie']} part at a "
         f"tie (two tokens within {guess['tie_nats']} nats, the library's noise between shapes of a "
         f"batch), {guess['ended_elsewhere']} end at another place, {guess['other_differences']} "
-        f"differ otherwise; {guess['accepted']} of "
+        f"differ otherwise; "
+        f"{guess['accepted']} of "
         f"{guess['proposed']} guesses accepted; decoding five drafts takes {fast:.2f} s instead of "
         f"{plain:.2f} s, medians; `{guess['command']}`.",
     ]
@@ -354,6 +355,54 @@ def drafter_table() -> str:
     return "\n".join(lines)
 
 
+def evidence_table() -> str:
+    """Return the Markdown of how well drafters tell passages with the answer from others."""
+    path = RESULTS / "evidence.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [
+        "| weights | some draft right | its best passage holds the answer | its best two "
+        "| best by cosine | best two by cosine | any passage "
+        "| unknown at 0.95: precision, recall |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+
+    def share(found: list[bool]) -> str:
+        return f"{100 * sum(found) / len(found):.0f}%"
+
+    def best(rows: list[dict[str, Any]], key: str, sign: int, n: int) -> str:
+        return share(
+            [
+                any(r["holds"][i] for i in sorted(_all(r), key=lambda i: sign * r[key][i])[:n])
+                for r in rows
+            ]
+        )
+
+    def _all(row: dict[str, Any]) -> range:
+        return range(len(row["holds"]))
+
+    for digest in dict.fromkeys(r["sha256"] for r in rows):
+        here = [r for r in rows if r["sha256"] == digest]
+        said = [(r["none"][i] >= math.log(0.95), r["holds"][i]) for r in here for i in _all(r)]
+        right = [not holds for unknown, holds in said if unknown]
+        recalled = [unknown for unknown, holds in said if not holds]
+        lines.append(
+            f"| `{digest}` | {share([any(r['right']) for r in here])} "
+            f"| {best(here, 'none', 1, 1)} | {best(here, 'none', 1, 2)} "
+            f"| {best(here, 'cosine', -1, 1)} | {best(here, 'cosine', -1, 2)} "
+            f"| {share([any(r['holds']) for r in here])} "
+            f"| {share(right) if right else '-'}, {share(recalled)} |"
+        )
+    sets = dict.fromkeys(r["set"] for r in rows)
+    n = max(sum(r["sha256"] == d for r in rows) for d in {r["sha256"] for r in rows})
+    lines += [
+        "",
+        f"{n} questions of the {rows[0]['half']} halves of {', '.join(sets)}; every passage "
+        'drafted alone. A passage is best where the drafter is least inclined to begin with "none".'
+        " `python benchmarks/bench_evidence.py SETS --drafter FILE --limit 8`.",
+    ]
+    return "\n".join(lines)
+
+
 def renewed(text: str, name: str, table: str) -> str:
     """Return the document with the table between the marks of that name."""
     begin, end = f"<!-- {name} table -->", f"<!-- end of {name} table -->"
@@ -379,7 +428,7 @@ def main() -> int:
             INDEXING, {"retrieval": retrieval_table(), "figures": figures_table()}
         ),
         SPEED: renewed_all(SPEED, {"speed": speed_table(), "cache": cache_table()}),
-        CARD: renewed_all(CARD, {"drafter": drafter_table()}),
+        CARD: renewed_all(CARD, {"drafter": drafter_table(), "evidence": evidence_table()}),
     }
     if "--check" in sys.argv:
         stale = [path.name for path, text in fresh.items() if text != path.read_text()]

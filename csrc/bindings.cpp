@@ -105,12 +105,13 @@ void bind_values(py::module_& m) {
     py::class_<Stage>(m, "Stage")
         .def(py::init([](std::int32_t max_tokens, std::int32_t min_tokens,
                          std::vector<std::string> stop, std::vector<Segment> then,
-                         std::vector<std::string> watch, std::vector<std::string> last) {
-                 return Stage{max_tokens,      min_tokens,       std::move(stop),
-                              std::move(then), std::move(watch), std::move(last)};
+                         std::vector<std::string> watch, std::vector<std::string> last,
+                         double watch_from) {
+                 return Stage{max_tokens,       min_tokens,      std::move(stop), std::move(then),
+                              std::move(watch), std::move(last), watch_from};
              }),
-             py::kw_only(), "max_tokens"_a, "min_tokens"_a, "stop"_a, "then"_a, "watch"_a,
-             "last"_a);
+             py::kw_only(), "max_tokens"_a, "min_tokens"_a, "stop"_a, "then"_a, "watch"_a, "last"_a,
+             "watch_from"_a = 0.0);
 
     py::class_<Completion>(m, "Completion")
         .def_readonly("tokens", &Completion::tokens)

@@ -1,6 +1,7 @@
 #include "generate.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <random>
 #include <utility>
@@ -106,11 +107,24 @@ private:
     void watch(const float* logits) {
         Completion& completion = result_.completions.back();
         if (!completion.tokens.empty() || !completion.watched.empty()) return;
+        watched_.clear();
         for (const std::string& text : stage().watch) {
             const std::vector<Token> tokens = model_.tokenize_text(text, false);
+            watched_.push_back(tokens.empty() ? Token{-1} : tokens.front());
             completion.watched.push_back(
                 tokens.empty() ? 0.0 : logprob_of(logits, model_.n_vocab(), tokens.front()));
         }
+    }
+
+    // Whether the stage must, or must not, begin with the watched text of that index.
+    bool begins(std::size_t i) const {
+        return std::exp(result_.completions.back().watched[i]) >= stage().watch_from;
+    }
+    bool may_not_begin(Token token) const {
+        if (stage().watch_from <= 0.0 || !result_.completions.back().tokens.empty()) return false;
+        for (std::size_t i = 0; i < watched_.size(); ++i)
+            if (watched_[i] == token && !begins(i)) return true;
+        return false;
     }
 
     // Whether a token would leave nothing but white space before the end of the stage.
@@ -123,18 +137,25 @@ private:
         return false;
     }
 
-    // The next token; while the stage is too short, the best one that does not end it. Its
-    // log-probability is that of the model's own distribution all the same.
+    // The next token; while the stage is too short, the best one that does not end it, and at its
+    // beginning what `watch_from` says of watched texts. Its log-probability is that of the model's
+    // own distribution all the same.
     TokenLogprob choose(const float* logits) {
+        const Completion& completion = result_.completions.back();
+        const std::size_t n_tokens = completion.tokens.size();
+        if (stage().watch_from > 0.0 && n_tokens == 0)
+            for (std::size_t i = 0; i < watched_.size(); ++i)
+                if (watched_[i] >= 0 && begins(i)) return {watched_[i], completion.watched[i]};
+        const auto refused = [&](Token token) {
+            const bool short_of = n_tokens < static_cast<std::size_t>(stage().min_tokens);
+            return (short_of && ends_too_early(token)) || may_not_begin(token);
+        };
         const TokenLogprob first = pick(logits);
-        const std::size_t n_tokens = result_.completions.back().tokens.size();
-        if (n_tokens >= static_cast<std::size_t>(stage().min_tokens) ||
-            !ends_too_early(first.token))
-            return first;
+        if (!refused(first.token)) return first;
         std::vector<float> allowed(logits, logits + model_.n_vocab());
         TokenLogprob next = first;
         // Few tokens are white space or an end; the bound is for vocabularies of nothing else.
-        for (int tries = 0; tries < 64 && ends_too_early(next.token); ++tries) {
+        for (int tries = 0; tries < 64 && refused(next.token); ++tries) {
             allowed[static_cast<std::size_t>(next.token)] = -std::numeric_limits<float>::infinity();
             next = pick(allowed.data());
         }
@@ -216,6 +237,7 @@ private:
     std::int32_t stage_start_ = 0;  // position of the stage's first generated token
     CompletionText text_{std::vector<std::string>()};
     std::vector<Token> pending_;  // to be computed in the next step
+    std::vector<Token> watched_;  // first tokens of the watched texts of this stage, -1 for none
     bool active_ = true;
 };
 

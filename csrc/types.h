@@ -33,6 +33,8 @@ struct Stage {
     Prompt then;
     std::vector<std::string> watch;  // texts whose first tokens are watched; see Completion
     std::vector<std::string> last;   // texts of this stage, trimmed, after which none follows
+    // Above 0: the stage begins with a watched text from this probability on, and below it never.
+    double watch_from = 0.0;
 };
 
 struct GenerateOptions {

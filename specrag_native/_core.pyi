@@ -31,7 +31,7 @@ class Segment:
     def text(self) -> str:
         ...
 class Stage:
-    def __init__(self, *, max_tokens: typing.SupportsInt | typing.SupportsIndex, min_tokens: typing.SupportsInt | typing.SupportsIndex, stop: collections.abc.Sequence[str], then: collections.abc.Sequence[Segment], watch: collections.abc.Sequence[str], last: collections.abc.Sequence[str]) -> None:
+    def __init__(self, *, max_tokens: typing.SupportsInt | typing.SupportsIndex, min_tokens: typing.SupportsInt | typing.SupportsIndex, stop: collections.abc.Sequence[str], then: collections.abc.Sequence[Segment], watch: collections.abc.Sequence[str], last: collections.abc.Sequence[str], watch_from: typing.SupportsFloat | typing.SupportsIndex = 0.0) -> None:
         ...
 class Completion:
     @property

@@ -48,9 +48,9 @@ class Config:
     """How drafts read their passages. ``exact``: one after another, each seeing those before it.
     ``standalone``: none sees another, so a passage is computed once for all drafts and can be kept
     for later questions."""
-    unknown_above: float = 1.0
-    """The drafter's probability of beginning with "none" from which on a draft counts as unknown,
-    whatever was written; 1: only when it says so."""
+    unknown_above: float | None = None
+    """The drafter's probability of beginning with "none" from which on, and not below, a draft says
+    that its passages do not hold the answer. ``None``: where that is its likeliest beginning."""
     max_rationale_tokens: int = 48
     """Longest rationale, tokens."""
     max_answer_tokens: int = 24
@@ -59,7 +59,8 @@ class Config:
     verify: Verify = "always"
     """``always``: every draft with an answer is scored. ``auto``: of drafts with the same answer
     only the one the drafter believes most is scored, a draft whose largest possible score is below
-    the best known one is not, and none is when all drafts agree and the drafter believes them."""
+    the best known one is not, and none is when all drafts agree and the drafter believes them, or
+    none can reach ``repair_below``, and at 1 none can."""
     skip_above: float = 0.9
     """With ``verify="auto"``: the drafter's mean probability per token of the answer above which
     drafts that all agree are not verified."""
@@ -129,6 +130,8 @@ class Config:
             "unknown_above",
         ):
             value = getattr(self, name)
+            if value is None and name == "unknown_above":
+                continue
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} must be between 0 and 1, got {value!r}")
         for name, allowed in (

@@ -343,6 +343,7 @@ class NativeEngine:
                         then=self._native(s.then),
                         watch=list(s.watch),
                         last=list(s.last),
+                        watch_from=s.watch_from,
                     )
                     for s in options.stages
                 ],

@@ -123,11 +123,14 @@ def drafter_completion(rationale: str, answer: str) -> tuple[Segment, Segment, S
     return plain(f" {rationale}"), plain(DRAFTER_ANSWER), plain(f" {answer}")
 
 
-def drafter_stages(*, max_rationale_tokens: int, max_answer_tokens: int) -> tuple[Stage, ...]:
+def drafter_stages(
+    *, max_rationale_tokens: int, max_answer_tokens: int, unknown_above: float | None = None
+) -> tuple[Stage, ...]:
     """Return the two stages of a draft: one line of rationale, then one line of answer.
 
     Neither can be empty, so a small untuned model cannot leave the answer out. A drafter that finds
-    no evidence has no answer to write.
+    no evidence has no answer to write; it says so from a probability of ``unknown_above`` on, or
+    where that is its likeliest beginning.
     """
     return (
         Stage(
@@ -137,6 +140,7 @@ def drafter_stages(*, max_rationale_tokens: int, max_answer_tokens: int) -> tupl
             then=(plain(DRAFTER_ANSWER),),
             watch=(f" {NO_EVIDENCE}",),
             last=(NO_EVIDENCE,),
+            watch_from=unknown_above or 0.0,
         ),
         Stage(max_tokens=max_answer_tokens, min_tokens=1, stop=("\n",)),
     )

@@ -49,7 +49,8 @@ class Stage:
     tokens, but never before ``min_tokens``. Then ``then`` is forced into the prompt and the next
     stage begins; the last stage has none. A stage whose text is one of ``last`` (trimmed, without
     a full stop) ends the generation: none follows. ``watch``: texts whose chance to begin the stage
-    is reported, see :class:`Completion`.
+    is reported, see :class:`Completion`; with ``watch_from`` above 0 the stage begins with one from
+    that probability on, and below it never.
     """
 
     max_tokens: int = 128
@@ -58,6 +59,7 @@ class Stage:
     then: Prompt = ()
     watch: tuple[str, ...] = ()
     last: tuple[str, ...] = ()
+    watch_from: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

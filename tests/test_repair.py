@@ -247,6 +247,17 @@ def test_drafts_that_cannot_be_good_enough_are_not_verified() -> None:
     assert answer.to_dict()["skipped"] == list(answer.skipped)
 
 
+@pytest.mark.parametrize("weights", [(), WEIGHTS])
+def test_where_no_draft_is_taken_as_it_stands_none_is_verified(weights: Any) -> None:
+    settings = {"verify": "auto", "confidence_weights": weights, "repair_below": 1.0}
+    verifier = FakeEngine(lambda p: ("fact",), yes)
+    answer, _ = ask(FakeEngine(knows(3), yes), verifier, **settings)
+    assert verifier.scored == [] and answer.decided_by == "repair"
+    assert "repair_below 1" in answer.skipped[0]
+    always, _ = ask(FakeEngine(knows(3), yes), verifier, **{**settings, "verify": "always"})
+    assert verifier.scored != [] and always.skipped == ()
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -291,7 +302,9 @@ def test_evidence_comes_from_where_the_drafter_was_least_inclined_to_find_none()
     assert best_evidence([]) == ()
 
 
-def test_drafts_of_one_passage_give_the_two_best_passages() -> None:
-    drafts = [made(i, i, none=-float(i)) for i in range(1, 5)]
-    assert [p.id for p in best_evidence(drafts)] == [passage(4).id, passage(3).id]
-    assert [p.id for p in best_evidence(drafts[:1])] == [passage(1).id]
+def test_what_was_read_is_left_out_of_the_best_evidence() -> None:
+    drafts = [made(i, i, i + 1, none=-float(i)) for i in range(1, 5)]
+    assert [p.id for p in best_evidence(drafts, besides={passage(5).id})] == [passage(4).id]
+    read = {passage(4).id, passage(5).id}
+    assert [p.id for p in best_evidence(drafts, besides=read)] == [passage(3).id]
+    assert best_evidence(drafts, besides={passage(i).id for i in range(9)}) == ()

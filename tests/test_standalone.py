@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -343,6 +344,25 @@ def test_other_beginnings_are_watched(tiny: Path) -> None:
         assert list(first.watched) == pytest.approx(expected, abs=0.02)
         assert len(second.watched) == 1
         assert first.watched[0] <= first.logprobs[0] + 1e-6
+
+
+@pytest.mark.parametrize("text", ["q", "e"])
+def test_a_watched_beginning_is_taken_from_a_probability_on(tiny: Path, text: str) -> None:
+    model = engine(tiny)
+    ask = PROMPTS[:1]
+    (begin,) = model.tokenize((Segment(text),))[-1:]
+
+    def first(watch_from: float) -> tuple[int, float, float]:
+        stage = Stage(max_tokens=2, watch=(text,), watch_from=watch_from)
+        (completion,) = model.generate(ask, GenerateOptions((stage,)))[0].completions
+        return completion.tokens[0], completion.logprobs[0], completion.watched[0]
+
+    likeliest, logprob, watched = first(0.0)
+    assert watched <= logprob
+    assert first(0.9 * math.exp(watched)) == (begin, pytest.approx(watched), pytest.approx(watched))
+    other, its_logprob, _ = first(1.1 * math.exp(watched))
+    assert other != begin and its_logprob <= logprob + 1e-6
+    assert other == likeliest or likeliest == begin
 
 
 def test_weights_are_shared_between_engines_of_a_file(tiny: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from specrag_native.model_files import catalog
 
 SETTINGS = (
     *("confidence_weights", "reading_weights"),
-    *("repair", "repair_below", "accept_above", "abstain_below"),
+    *("n_drafts", "passages_per_draft", "layout", "unknown_above"),
+    *("verify", "repair", "repair_below", "accept_above", "abstain_below"),
 )
 
 

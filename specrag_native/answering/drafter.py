@@ -6,7 +6,6 @@ twice.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from specrag_native import prompts
@@ -22,11 +21,11 @@ class Drafter:
     def __init__(self, engine: Engine, config: Config) -> None:
         self._engine = engine
         self._standalone = config.layout == "standalone"
-        self._unknown_above = config.unknown_above
         self._options = GenerateOptions(
             stages=prompts.drafter_stages(
                 max_rationale_tokens=config.max_rationale_tokens,
                 max_answer_tokens=config.max_answer_tokens,
+                unknown_above=config.unknown_above,
             )
         )
 
@@ -58,20 +57,17 @@ class Drafter:
             cancel=cancel,
         )
         drafts = [
-            read_draft(question, subset, generation, unknown_above=self._unknown_above)
+            read_draft(question, subset, generation)
             for subset, generation in zip(subsets, batch, strict=True)
             if generation.finish_reason != "cancelled"
         ]
         return drafts, batch.usage
 
 
-def read_draft(
-    question: Question, subset: Subset, generation: Generation, *, unknown_above: float = 1.0
-) -> Draft:
+def read_draft(question: Question, subset: Subset, generation: Generation) -> Draft:
     """Return the draft that a generation of two stages, rationale and answer, holds.
 
-    There is no second stage when the rationale says that the passages hold no answer. From a
-    probability of ``unknown_above`` to have begun so, the draft is unknown whatever it says.
+    There is no second stage when the rationale says that the passages hold no answer.
     """
     rationale, *rest = generation.completions
     unknown_logprob = rationale.watched[0] if rationale.watched else None
@@ -93,8 +89,7 @@ def read_draft(
         subset=subset,
         rationale_logprob=_span(rationale.logprob),
         answer_logprob=_span(answer.logprob),
-        unknown=prompts.is_unknown(text)
-        or (unknown_logprob is not None and math.exp(unknown_logprob) >= unknown_above),
+        unknown=prompts.is_unknown(text),
         unknown_logprob=unknown_logprob,
     )
 

@@ -170,14 +170,12 @@ def best_evidence(
 ) -> tuple[Passage, ...]:
     """Return the passages of the most promising draft, besides some; see :func:`promise`.
 
-    Where drafts read one passage each, or one is left, those of the next ones to make up two.
+    A draft of which all are among those is passed over.
     """
-    found: dict[str, Passage] = {}
     for verdict in sorted(verdicts, key=promise, reverse=True):
-        found.update({p.id: p for p in verdict.draft.subset.passages if p.id not in besides})
-        if len(found) > 1:
-            break
-    return tuple(found.values())
+        if found := tuple(p for p in verdict.draft.subset.passages if p.id not in besides):
+            return found
+    return ()
 
 
 def promise(verdict: Verdict) -> tuple[bool, bool, float]:

@@ -154,7 +154,14 @@ class Rounds:
     def _pointless(self, known: Sequence[Draft]) -> bool:
         """Return whether no draft can reach ``repair_below``, whatever the verifier says of it."""
         config = self._config
-        if config.verify != "auto" or not config.confidence_weights:
+        if config.verify != "auto":
+            return False
+        if config.repair_below >= 1.0:
+            self._run.skipped.append(
+                "verification: no draft is taken as it stands (repair_below 1)"
+            )
+            return True
+        if not config.confidence_weights:
             return False
         most = max(ceiling(d, self._drafts, config.confidence_weights) for d in known)
         if most >= config.repair_below:

@@ -60,6 +60,7 @@ def check(
         stages=prompts.drafter_stages(
             max_rationale_tokens=config.max_rationale_tokens,
             max_answer_tokens=config.max_answer_tokens,
+            unknown_above=config.unknown_above,
         )
     )
     for start in range(0, len(examples), batch):
@@ -78,12 +79,7 @@ def check(
         for example, generation, score in zip(
             chunk, engine.generate(asked, options), scores, strict=True
         ):
-            draft = read_draft(
-                example.question,
-                Subset(example.passages),
-                generation,
-                unknown_above=config.unknown_above,
-            )
+            draft = read_draft(example.question, Subset(example.passages), generation)
             spans = [segment.logprob for segment in score.segments]
             yield Checked(
                 example=example,
