@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+
+from stored import read_rows
 
 from specrag_native.answering.drafter import Drafter
 from specrag_native.config import Config
@@ -28,13 +29,6 @@ from specrag_native.types import Subset
 
 RESULTS = Path(__file__).parent / "results" / "evidence.jsonl"
 MOST_PASSAGES = 10
-
-
-def read_results() -> list[dict[str, Any]]:
-    """Return what was measured, one row per drafter and question."""
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
 def main() -> None:
@@ -58,7 +52,7 @@ def main() -> None:
         )
     )
     stamp = machine.describe(threads=physical_cores())
-    done = {(r["sha256"], r["id"]) for r in read_results()}
+    done = {(r["sha256"], r["id"]) for r in read_rows(RESULTS)}
     for file in args.sets:
         dataset = read_dataset(file, half=args.half, limit=args.limit)
         for example in dataset.examples:

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stored import read_rows
+
 from specrag_native.answering import subsets
 from specrag_native.answering.calibration import settings_for
 from specrag_native.answering.pipeline import Pipeline
@@ -137,13 +139,6 @@ def _made_up(hits: list[Hit]) -> list[Hit]:
     ]
 
 
-def read_results() -> list[dict[str, Any]]:
-    """Return what was measured, one row per question and method."""
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
-
-
 def _made_by(settings: dict[str, Any], models: dict[str, str]) -> str:
     return json.dumps([settings, models], sort_keys=True)
 
@@ -179,7 +174,7 @@ def main() -> int:
     )
     done = {
         (r["workload"], r["method"], r["id"], _made_by(r["settings"], r.get("models", {})))
-        for r in read_results()
+        for r in read_rows(RESULTS)
     }
     for example in questions(args):
         rows = workload.engines.embedder.embed(

@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from stored import read_rows
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
@@ -205,8 +207,7 @@ METHODS = {
 
 def speed_table() -> str:
     """Return the Markdown of seconds per question by workload and method."""
-    path = RESULTS / "speed.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = read_rows(RESULTS / "speed.jsonl")
     lines = [
         "| workload | method | n | seconds, median (range) | standard RAG takes | right "
         "| draft, verify, repair s | drafter tokens | verifier tokens |",
@@ -357,8 +358,7 @@ def drafter_table() -> str:
 
 def evidence_table() -> str:
     """Return the Markdown of how well drafters tell passages with the answer from others."""
-    path = RESULTS / "evidence.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = read_rows(RESULTS / "evidence.jsonl")
     lines = [
         "| weights | some draft right | its best passage holds the answer | its best two "
         "| best by cosine | best two by cosine | any passage "

@@ -116,17 +116,6 @@ private:
         }
     }
 
-    // Whether the stage must, or must not, begin with the watched text of that index.
-    bool begins(std::size_t i) const {
-        return std::exp(result_.completions.back().watched[i]) >= stage().watch_from;
-    }
-    bool may_not_begin(Token token) const {
-        if (stage().watch_from <= 0.0 || !result_.completions.back().tokens.empty()) return false;
-        for (std::size_t i = 0; i < watched_.size(); ++i)
-            if (watched_[i] == token && !begins(i)) return true;
-        return false;
-    }
-
     // Whether a token would leave nothing but white space before the end of the stage.
     bool ends_too_early(Token token) const {
         if (model_.ends_generation(token)) return true;
@@ -143,12 +132,14 @@ private:
     TokenLogprob choose(const float* logits) {
         const Completion& completion = result_.completions.back();
         const std::size_t n_tokens = completion.tokens.size();
-        if (stage().watch_from > 0.0 && n_tokens == 0)
-            for (std::size_t i = 0; i < watched_.size(); ++i)
-                if (watched_[i] >= 0 && begins(i)) return {watched_[i], completion.watched[i]};
+        const bool begins = stage().watch_from > 0.0 && n_tokens == 0;
+        for (std::size_t i = 0; begins && i < watched_.size(); ++i)
+            if (watched_[i] >= 0 && std::exp(completion.watched[i]) >= stage().watch_from)
+                return {watched_[i], completion.watched[i]};
         const auto refused = [&](Token token) {
-            const bool short_of = n_tokens < static_cast<std::size_t>(stage().min_tokens);
-            return (short_of && ends_too_early(token)) || may_not_begin(token);
+            const bool too_short = n_tokens < static_cast<std::size_t>(stage().min_tokens);
+            return (too_short && ends_too_early(token)) ||
+                   (begins && std::find(watched_.begin(), watched_.end(), token) != watched_.end());
         };
         const TokenLogprob first = pick(logits);
         if (!refused(first.token)) return first;

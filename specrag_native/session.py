@@ -86,7 +86,8 @@ class SpeculativeRAG(Pipeline):
         engines = Engines(paths, threads=threads, n_gpu_layers=n_gpu_layers, passages=kept)
         if method in ("speculative", "drafter"):
             engines.preload("drafter")
-            threading.Thread(target=subsets.preload, name="specrag-import", daemon=True).start()
+            if config.passages_per_draft != 1:  # else nothing is clustered
+                threading.Thread(target=subsets.preload, name="specrag-import", daemon=True).start()
         if method in ("speculative", "standard"):
             engines.preload("verifier")
         return cls(index, engines, config)

@@ -249,19 +249,16 @@ def _reading(
     said: float,
 ) -> Reading:
     whole = step != "rationales" and len(evidence.read) == len(run.hits)
+    answer = "" if is_unknown(text) else text
+    drafts = [v.draft for v in rounds.verdicts]
     return Reading(
-        "" if is_unknown(text) else text,
-        reading_confidence(
-            text,
-            said,
-            [v.draft for v in rounds.verdicts],
-            config.reading_weights,
-            whole=whole,
-        ),
-        "standard" if whole else "repair",
-        evidence.passages,
-        whole,
-        is_unknown(text) or not config.grounded or stands_in(text, run.question, evidence.passages),
+        answer=answer,
+        confidence=reading_confidence(text, said, drafts, config.reading_weights, whole=whole),
+        decided_by="standard" if whole else "repair",
+        passages=evidence.passages,
+        whole=whole,
+        grounded=not (answer and config.grounded)
+        or stands_in(answer, run.question, evidence.passages),
     )
 
 
