@@ -64,6 +64,7 @@ std::string finish_reason_name(FinishReason reason) {
     switch (reason) {
         case FinishReason::stop: return "stop";
         case FinishReason::length: return "length";
+        case FinishReason::outranked: return "outranked";
         default: return "cancelled";
     }
 }
@@ -232,9 +233,9 @@ void bind_engine(py::module_& m) {
         .def(
             "generate",
             [](Engine& engine, const std::vector<Prompt>& prompts, std::vector<Stage> stages,
-               float temperature, std::uint64_t seed, std::int32_t lookup,
+               float temperature, std::uint64_t seed, std::int32_t lookup, std::int32_t keep,
                const py::object& on_text, const MaybeCancelFlag& cancel) {
-                const GenerateOptions options{std::move(stages), temperature, seed, lookup};
+                const GenerateOptions options{std::move(stages), temperature, seed, lookup, keep};
                 const auto flag = cancel.value_or(std::make_shared<CancelFlag>());
                 std::exception_ptr error;
                 const TextCallback callback = make_text_callback(on_text, flag, error);
@@ -248,7 +249,7 @@ void bind_engine(py::module_& m) {
                 for (Generation& g : results) out.push_back(std::move(g.completions));
                 return std::make_pair(std::move(out), usage);
             },
-            "prompts"_a, py::kw_only(), "stages"_a, "temperature"_a, "seed"_a, "lookup"_a = 0,
+            "prompts"_a, py::kw_only(), "stages"_a, "temperature"_a, "seed"_a, "lookup"_a = 0, "keep"_a = 0,
             "on_text"_a = py::none(), "cancel"_a = py::none())
         .def(
             "score",

@@ -36,6 +36,7 @@ public:
     }
 
     bool active() const { return active_; }
+    std::size_t prompt() const { return prompt_; }
     const std::vector<SequenceId>& sequences() const { return sequence_; }
     const std::vector<Token>& pending() const { return pending_; }
     std::int32_t position() const { return position_; }
@@ -90,6 +91,29 @@ public:
     void cancel() {
         if (!active_) return;
         finish_completion(FinishReason::cancelled);
+        active_ = false;
+    }
+
+    // Keeps the logits behind the prompt until it is clear whether the slot goes on.
+    void hold(const float* logits) {
+        watch(logits);
+        held_.assign(logits, logits + model_.n_vocab());
+    }
+
+    // The log-probability that the first stage begins with its first watched text.
+    double watched() const { return result_.completions.front().watched.front(); }
+
+    // Goes on with the logits that were held.
+    void take_held(Context& context) {
+        const std::vector<float> logits = std::move(held_);
+        take(logits.data(), context);
+    }
+
+    // Does not go on: others do.
+    void outrank(Context& context) {
+        held_ = {};
+        context.forget(sequence_.front());
+        finish_completion(FinishReason::outranked);
         active_ = false;
     }
 
@@ -228,6 +252,7 @@ private:
     std::int32_t stage_start_ = 0;  // position of the stage's first generated token
     CompletionText text_{std::vector<std::string>()};
     std::vector<Token> pending_;  // to be computed in the next step
+    std::vector<float> held_;     // logits behind the prompt, while they are held
     std::vector<Token> watched_;  // first tokens of the watched texts of this stage, -1 for none
     bool active_ = true;
 };
@@ -245,6 +270,8 @@ std::size_t room_of(const Model& model, const GenerateOptions& options) {
 
 void check(const GenerateOptions& options) {
     if (options.stages.empty()) throw ModelError("generate needs at least one stage");
+    if (options.keep > 0 && options.stages.front().watch.empty())
+        throw ModelError("to keep some prompts the first stage needs a text to watch");
     for (std::size_t i = 0; i < options.stages.size(); ++i) {
         const Stage& stage = options.stages[i];
         if (stage.min_tokens > stage.max_tokens)
@@ -315,6 +342,26 @@ void step(Context& context, std::vector<Slot>& slots, CallControl& control, Usag
     flush();
 }
 
+// Prompts by how unlikely they are to begin with the watched text, the least likely first.
+class Ranking {
+public:
+    void add(double watched, std::size_t prompt) {
+        ranks_.insert(
+            std::upper_bound(ranks_.begin(), ranks_.end(), std::make_pair(watched, prompt)),
+            {watched, prompt});
+    }
+
+    bool is_among(std::size_t best, std::size_t prompt) const {
+        const auto end =
+            ranks_.begin() + static_cast<std::ptrdiff_t>(std::min(best, ranks_.size()));
+        return std::any_of(ranks_.begin(), end,
+                           [&](const auto& ranked) { return ranked.second == prompt; });
+    }
+
+private:
+    std::vector<std::pair<double, std::size_t>> ranks_;
+};
+
 }  // namespace
 
 std::vector<Generation> generate(const Model& model, Context& context, Prefill& prefill,
@@ -334,6 +381,8 @@ std::vector<Generation> generate(const Model& model, Context& context, Prefill& 
             throw ModelError("a prompt that ends in a standalone segment cannot be continued");
     }
 
+    const auto best = static_cast<std::size_t>(std::max(0, options.keep));
+    Ranking ranking;
     bool cancelled = false;
     for (const Pass& pass : plan_passes(tokens, table, room_of(model, options),
                                         limits_of(model, context, prefill, table))) {
@@ -357,9 +406,22 @@ std::vector<Generation> generate(const Model& model, Context& context, Prefill& 
                 prefill.run(
                     pass, table, order, wanted, control,
                     [&](std::size_t at, const float* logits) {
-                        for (Slot* slot : readers[at]) slot->take(logits, context);
+                        for (Slot* slot : readers[at])
+                            if (best > 0)
+                                slot->hold(logits);
+                            else
+                                slot->take(logits, context);
                     },
                     usage);
+                for (const Slot& slot : slots)
+                    if (best > 0) ranking.add(slot.watched(), slot.prompt());
+                for (Slot& slot : slots) {
+                    if (best == 0) break;
+                    if (ranking.is_among(best, slot.prompt()))
+                        slot.take_held(context);
+                    else
+                        slot.outrank(context);
+                }
                 const auto any_active = [&] {
                     for (const Slot& slot : slots)
                         if (slot.active()) return true;

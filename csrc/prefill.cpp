@@ -47,30 +47,44 @@ std::size_t Prefill::max_prompts(const SpliceTable& table) const {
     return static_cast<std::size_t>(context_.facts().n_seq_max - spared);
 }
 
-// Number of tokens of the shared prefix that are already computed, made ready for every prompt.
-// The prefix stands first in the order, so `wanted` speaks of it directly: a token whose logits are
-// wanted must be computed again, and with it what follows.
-std::size_t Prefill::reuse(const PromptTree& tree, const std::vector<char>& wanted) {
+// Number of tokens of the shared prefix that are already computed, made ready for every prompt; a
+// splice counts as one. The prefix stands first in the order, so `wanted` speaks of it directly: a
+// token whose logits are wanted must be computed again, and with it what follows.
+std::size_t Prefill::reuse(const PromptTree& tree, const SpliceTable& table,
+                           const std::vector<char>& wanted) {
     std::vector<Token> prefix = tree.shared_prefix();
-    prefix.resize(SpliceTable::find(prefix));
+    const std::size_t splice_at = SpliceTable::find(prefix);
+    std::vector<std::vector<Token>> runs;
+    std::size_t longest = 0;
+    if (splice_at < prefix.size()) {
+        longest = table.splice(prefix[splice_at]).longest;
+        for (const std::size_t run : table.splice(prefix[splice_at]).runs)
+            runs.push_back(table.run(run).tokens);
+        std::sort(runs.begin(), runs.end());
+    }
+    const auto is_resident = [&](std::size_t i) {
+        if (!is_splice(prefix[i])) return prefix[i] == resident_[i];
+        return is_splice(resident_[i]) && runs == resident_runs_;
+    };
     const std::size_t limit = std::min(prefix.size(), resident_.size());
     std::size_t n = 0;
-    while (n < limit && prefix[n] == resident_[n] && wanted[n] == 0) ++n;
-    if (n == 0 || !context_.forget_from(resident_sequence(), static_cast<std::int32_t>(n))) {
+    while (n < limit && wanted[n] == 0 && is_resident(n)) ++n;
+    const auto end = static_cast<std::int32_t>(n <= splice_at ? n : n - 1 + longest);
+    if (n == 0 || !context_.forget_from(resident_sequence(), end)) {
         context_.clear();
         n = 0;
     }
-    resident_ = prefix;
+    resident_ = std::move(prefix);
+    resident_runs_ = std::move(runs);
     for (std::size_t p = 0; n > 0 && p < tree.n_prompts(); ++p)
-        context_.share(resident_sequence(), static_cast<SequenceId>(p), 0,
-                       static_cast<std::int32_t>(n));
+        context_.share(resident_sequence(), static_cast<SequenceId>(p), 0, end);
     return n;
 }
 
 void Prefill::run(const Pass& pass, const SpliceTable& table, const TreeOrder& order,
                   const std::vector<char>& wanted, CallControl& control, const OnLogits& on_logits,
                   Usage& usage) {
-    const std::size_t reused = reuse(pass.tree, wanted);
+    const std::size_t reused = reuse(pass.tree, table, wanted);
     // Of each prompt, where its splice stands: what comes before is computed before the runs.
     std::vector<std::size_t> splice_at;
     std::vector<std::size_t> shift;  // from an index behind the splice to a position
@@ -118,7 +132,9 @@ void Prefill::run(const Pass& pass, const SpliceTable& table, const TreeOrder& o
         };
         sweep(false);
         if (!pass.runs.empty()) {
-            computed += splice(pass, table, control, usage);
+            const bool resident = SpliceTable::find(resident_) < resident_.size();
+            if (!resident || reused <= SpliceTable::find(resident_))
+                computed += splice(pass, table, resident, control, usage);
             sweep(true);
         }
     } catch (...) {
@@ -130,8 +146,8 @@ void Prefill::run(const Pass& pass, const SpliceTable& table, const TreeOrder& o
         static_cast<std::int64_t>(pass.n_prompt_tokens) - static_cast<std::int64_t>(computed);
 }
 
-std::size_t Prefill::splice(const Pass& pass, const SpliceTable& table, CallControl& control,
-                            Usage& usage) {
+std::size_t Prefill::splice(const Pass& pass, const SpliceTable& table, bool resident,
+                            CallControl& control, Usage& usage) {
     std::map<std::size_t, std::vector<SequenceId>> readers;
     for (std::size_t p = 0; p < pass.flat.size(); ++p) {
         const std::size_t at = SpliceTable::find(pass.flat[p]);
@@ -139,6 +155,8 @@ std::size_t Prefill::splice(const Pass& pass, const SpliceTable& table, CallCont
         for (const std::size_t run : table.splice(pass.flat[p][at]).runs)
             readers[run].push_back(static_cast<SequenceId>(p));
     }
+    if (resident)
+        for (auto& [run, sequences] : readers) sequences.push_back(resident_sequence());
     const auto begin = static_cast<SequenceId>(pass.flat.size());
     std::size_t computed = 0;
     for (auto next = readers.begin(); next != readers.end();) {
@@ -206,6 +224,7 @@ void Prefill::compute(const std::vector<std::pair<SequenceId, const SpliceTable:
 void Prefill::invalidate() {
     context_.clear();
     resident_.clear();
+    resident_runs_.clear();
 }
 
 void Prefill::release(std::size_t n_prompts) {

@@ -61,12 +61,16 @@ public:
 private:
     Context& context_;
     RunCache& cache_;
-    std::vector<Token> resident_;  // tokens whose cells the resident sequence owns
+    // Tokens whose cells the resident sequence owns, flat, and the runs of the splice in them.
+    std::vector<Token> resident_;
+    std::vector<std::vector<Token>> resident_runs_;
     SequenceId resident_sequence() const;
-    std::size_t reuse(const PromptTree& tree, const std::vector<char>& wanted);
-    // Makes the runs of a pass part of its prompts; returns how many tokens were computed.
-    std::size_t splice(const Pass& pass, const SpliceTable& table, CallControl& control,
-                       Usage& usage);
+    std::size_t reuse(const PromptTree& tree, const SpliceTable& table,
+                      const std::vector<char>& wanted);
+    // Makes the runs of a pass part of its prompts, and of the resident sequence where all prompts
+    // have the same; returns how many tokens were computed.
+    std::size_t splice(const Pass& pass, const SpliceTable& table, bool resident,
+                       CallControl& control, Usage& usage);
     void compute(const std::vector<std::pair<SequenceId, const SpliceTable::Run*>>& runs,
                  CallControl& control, Usage& usage);
 };

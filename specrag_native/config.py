@@ -30,6 +30,9 @@ class Config:
     """Passages retrieved for a question (the paper's n)."""
     n_drafts: int = 5
     """Drafts written (the paper's m); fewer when there are fewer distinct subsets."""
+    n_written: int | None = None
+    """Drafts that are written to their end: when all subsets have been read, those go on where the
+    drafter is least inclined to say that there is no evidence. ``None``: all."""
     passages_per_draft: int | None = None
     """Passages each draft reads (the paper's k). ``None``: 2, or fewer when fewer were found."""
     seed: int = 0
@@ -109,11 +112,14 @@ class Config:
         for name, low, high in (
             ("top", 1, 1000),
             ("n_drafts", 1, 200),
+            ("n_written", 1, 200),
             ("max_rationale_tokens", 1, 1024),
             ("max_answer_tokens", 1, 1024),
             ("reflection", 0, 2),
         ):
             value = getattr(self, name)
+            if value is None and name == "n_written":
+                continue
             if not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError(f"{name} must be between {low} and {high}, got {value!r}")
         k = self.passages_per_draft

@@ -350,6 +350,7 @@ class NativeEngine:
                 temperature=options.temperature,
                 seed=options.seed,
                 lookup=self.options.lookup,
+                keep=options.keep,
                 on_text=on_text,
                 cancel=cast("_core.CancelFlag | None", cancel),
             )

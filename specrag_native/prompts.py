@@ -77,12 +77,14 @@ def plain(text: str) -> Segment:
 
 
 def _passage_segments(
-    passages: Sequence[Passage], *, standalone: bool = False
+    passages: Sequence[Passage], *, standalone: int = 0
 ) -> tuple[Segment, ...]:
+    """Return passages as every prompt words them; ``standalone``: how many of them are."""
     out: list[Segment] = []
-    for passage in passages:
+    for i, passage in enumerate(passages):
         heading = f"Passage: {passage.title}\n" if passage.title else "Passage:\n"
-        out.append(Segment(f"{heading}{passage.text.strip()}\n\n", standalone=standalone))
+        text = f"{heading}{passage.text.strip()}\n\n"
+        out.append(Segment(text, standalone=i < standalone))
     return tuple(out)
 
 
@@ -109,7 +111,7 @@ def drafter_prompt(
     the question (paper, appendix: the prompt of the drafter; the order is ours). ``standalone``:
     passages do not see each other, so each is computed once for all drafts.
     """
-    evidence = _passage_segments(passages, standalone=standalone)
+    evidence = _passage_segments(passages, standalone=len(passages) if standalone else 0)
     user = (plain(DRAFTER_TASK), *evidence, plain(question_text(question)))
     return engine.chat([("user", user), ("assistant", (plain(DRAFTER_RATIONALE),))])
 
@@ -183,9 +185,14 @@ def standard_prompt(
     *,
     may_abstain: bool = False,
 ) -> Prompt:
-    """Return the prompt of standard RAG: all passages, then the question, a short answer."""
+    """Return the prompt of standard RAG: all passages, then the question, a short answer.
+
+    Nothing but our words stands before the first passage, so a cache can keep it for later
+    questions, at no difference to what the model reads.
+    """
     task = REPAIR_TASK if may_abstain else STANDARD_TASK
-    user = (plain(task), *_passage_segments(passages), plain(question_text(question)))
+    evidence = _passage_segments(passages, standalone=1)
+    user = (plain(task), *evidence, plain(question_text(question)))
     return engine.chat([("user", user), ("assistant", (plain("Answer:"),))])
 
 

@@ -15,7 +15,7 @@ from specrag_native.types import LogprobSpan, Usage
 if TYPE_CHECKING:
     from specrag_native.types import FloatArray
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "outranked"]
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -64,11 +64,18 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class GenerateOptions:
-    """How to continue prompts. ``temperature`` 0 is greedy; ``seed`` matters only above 0."""
+    """How to continue prompts. ``temperature`` 0 is greedy; ``seed`` matters only above 0.
+
+    ``keep`` above 0: all prompts are computed, but only so many are continued, those whose first
+    stage is least likely to begin with its first watched text. The others end with the finish
+    reason ``outranked`` and hold nothing but ``watched``. Where a call needs several passes through
+    the context, each continues those that are among the best so far.
+    """
 
     stages: tuple[Stage, ...] = (Stage(),)
     temperature: float = 0.0
     seed: int = 0
+    keep: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,9 @@ class Draft:
     """True when the drafter said that its passages do not hold the answer."""
     unknown_logprob: float | None = None
     """Natural log of the probability with which it would have said so; ``None``: not measured."""
+    outranked: bool = False
+    """True when nothing was written, because other subsets were likelier to hold the answer. It is
+    ``unknown`` then, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +263,7 @@ class Answer:
                     "answer": v.draft.answer,
                     "rationale": v.draft.rationale,
                     "unknown": v.draft.unknown,
+                    "outranked": v.draft.outranked,
                     "passages": list(v.draft.subset.ids),
                     "scores": {
                         "draft": v.scores.draft,

@@ -315,6 +315,29 @@ def test_lookup_writes_what_greedy_writes(tiny: Path, guesses: int) -> None:
     assert ties <= 6
 
 
+def test_what_a_prompt_goes_on_from_is_not_computed_again_behind_a_passage(tiny: Path) -> None:
+    def ask(more: str, *, standalone: bool = True) -> Prompt:
+        return (Segment(HEAD), Segment(PASSAGES[4], standalone=standalone), Segment(more))
+
+    model, n = engine(tiny), 4
+    first = model.generate([ask(" And so,")], GenerateOptions((Stage(max_tokens=n),)))
+    on = ask(" And so, " + PASSAGES[2])
+    second = model.generate([on], GenerateOptions((Stage(max_tokens=n),)))
+    assert second.usage.reused >= first.usage.prefilled - 2
+    assert second.usage.prefilled + second.usage.reused == len(model.tokenize(on))
+    fresh = written(engine(tiny), [ask(" And so, " + PASSAGES[2], standalone=False)], n)
+    assert_close([second[0].logprobs], fresh)
+    # Another passage there, or none, and nothing behind it is taken for known.
+    other = (Segment(HEAD), Segment(PASSAGES[3], standalone=True), Segment(" And so,"))
+    assert_close(written(model, [other], n), written(engine(tiny), [other], n))
+    assert_close(written(model, [ask(" And so,")], n), [first[0].logprobs])
+    both = [ask(" And so,"), ask(" But then,")]
+    assert_close(written(model, both, n), written(engine(tiny), both, n))
+    again = model.generate(both, GenerateOptions((Stage(max_tokens=n),)))
+    tails = sum(len(model.tokenize((p[-1],))) for p in both)
+    assert again.usage.prefilled <= tails < len(model.tokenize((Segment(PASSAGES[4]),)))
+
+
 def test_a_last_text_ends_the_generation(tiny: Path) -> None:
     stage = Stage(max_tokens=4, then=(Segment(" then: "),))
     ask: list[Prompt] = [(Segment("To begin with"),)]

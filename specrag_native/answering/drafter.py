@@ -26,7 +26,8 @@ class Drafter:
                 max_rationale_tokens=config.max_rationale_tokens,
                 max_answer_tokens=config.max_answer_tokens,
                 unknown_above=config.unknown_above,
-            )
+            ),
+            keep=config.n_written or 0,
         )
 
     def draft(
@@ -37,7 +38,7 @@ class Drafter:
         on_text: OnText | None = None,
         cancel: CancelFlag | None = None,
     ) -> tuple[list[Draft], Usage]:
-        """Write one draft per subset, and return those that were finished.
+        """Write one draft per subset, and return those that were finished, or outranked.
 
         Args:
             question: what is asked.
@@ -67,7 +68,8 @@ class Drafter:
 def read_draft(question: Question, subset: Subset, generation: Generation) -> Draft:
     """Return the draft that a generation of two stages, rationale and answer, holds.
 
-    There is no second stage when the rationale says that the passages hold no answer.
+    There is no second stage when the rationale says that the passages hold no answer, or when
+    nothing was written, as other drafts were.
     """
     rationale, *rest = generation.completions
     unknown_logprob = rationale.watched[0] if rationale.watched else None
@@ -80,6 +82,7 @@ def read_draft(question: Question, subset: Subset, generation: Generation) -> Dr
             answer_logprob=LogprobSpan(0.0, 1),
             unknown=True,
             unknown_logprob=unknown_logprob,
+            outranked=generation.finish_reason == "outranked",
         )
     (answer,) = rest
     text = prompts.read_answer(answer.text, question)

@@ -242,6 +242,8 @@ def _print_verdict(verdict: Verdict, line: Callable[[str], None], *, full: bool)
     else:
         figures = f"      -   {scores.draft:.2f} draft, not verified"
     said = "does not say" if draft.unknown else clean(draft.answer)
+    if draft.outranked:
+        figures, said = "      -  ", "not written: others are likelier to hold the answer"
     line(f"  {figures}  {said}")
     if full:
         line(f"          {clean(draft.rationale)}")

@@ -199,7 +199,7 @@ def _draft(draft: DraftRecord, record: Record) -> str:
         draft.support,
     )
     cells = "".join(f"<td>{NONE if f is None else f'{f:.2f}'}</td>" for f in figures)
-    said = "unknown" if draft.unknown else draft.answer
+    said = "outranked" if draft.outranked else "unknown" if draft.unknown else draft.answer
     return (
         f'<tr{chosen}><td class="long"><span class="{mark}">{escape(said)}</span></td>'
         f'<td class="long">{escape(rationale)}</td>{cells}</tr>'

@@ -79,6 +79,7 @@ class DraftRecord:
     confidence: float = 0.0
     confidence_alone: float = 0.0
     unknown_logprob: float | None = None
+    outranked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +353,7 @@ def _draft(row: Mapping[str, Any]) -> DraftRecord:
         confidence=row.get("confidence", row["support"] or 0.0),
         confidence_alone=row.get("confidence_alone", _mean_probability(row["answer_logprob"])),
         unknown_logprob=row.get("unknown_logprob"),
+        outranked=row.get("outranked", False),
     )
 
 
@@ -375,6 +377,7 @@ def _draft_row(draft: DraftRecord, rationales: bool) -> dict[str, Any]:
         "confidence": draft.confidence,
         "confidence_alone": draft.confidence_alone,
         "unknown_logprob": draft.unknown_logprob,
+        "outranked": draft.outranked,
     }
     if rationales and draft.rationale is not None:
         row["rationale"] = draft.rationale

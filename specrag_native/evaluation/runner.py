@@ -246,4 +246,5 @@ def _draft(
         confidence=confidence(verdict, verdicts, weights),
         confidence_alone=confidence(dataclasses.replace(verdict, support=None)),
         unknown_logprob=draft.unknown_logprob,
+        outranked=draft.outranked,
     )
