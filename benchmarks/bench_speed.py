@@ -2,8 +2,9 @@ r"""Speculative RAG against standard RAG, question by question, in one run on on
 
 Every method answers the same questions from the same passages with the same verifier and threads,
 one after another, so that what disturbs the machine disturbs all. Only answering is timed: models
-are loaded and passages embedded before. *cold*: the drafter has computed none of the passages.
-*cached*: it has computed each before, and keeps it in memory. Answers are appended to
+are loaded and passages embedded before. *cold*: no model has computed any of the passages.
+*cached*: the drafter has read each before, and the verifier the one that it reads first; what they
+computed is in memory. The settings are those fitted for the two models. Answers are appended to
 benchmarks/results/speed.jsonl as they come; what stands there is not measured again.
 
     python benchmarks/bench_speed.py hotpotqa --questions hotpotqa-dev.jsonl.gz --limit 20
@@ -30,21 +31,20 @@ from specrag_native.answering.calibration import settings_for
 from specrag_native.answering.pipeline import Pipeline
 from specrag_native.cli.settings import add_set_option, read_settings
 from specrag_native.config import Config
-from specrag_native.engines import Engines, ModelPaths
+from specrag_native.engines import Engines, ModelPaths, Role
 from specrag_native.evaluation import machine
 from specrag_native.evaluation.datasets import Example, half_of, read_dataset
 from specrag_native.evaluation.metrics import grade
 from specrag_native.hardware import physical_cores
 from specrag_native.model_files import catalog
-from specrag_native.prompts import drafter_prompt
 from specrag_native.retrieval.embedding import embedding_text
 from specrag_native.types import Answer, Hit, Passage, Question
 
 RESULTS = Path(__file__).parent / "results" / "speed.jsonl"
-WORKLOADS = {
-    "hotpotqa": {"n_drafts": 5, "passages_per_draft": 2},
-    "triviaqa": {"n_drafts": 4, "passages_per_draft": 2},
-    "musique": {"n_drafts": 10, "passages_per_draft": 6},
+WORKLOADS: dict[str, dict[str, int]] = {
+    "hotpotqa": {},
+    "triviaqa": {},
+    "musique": {"n_drafts": 15},
 }
 MOST_PASSAGES = 15
 METHODS = ("standard", "cold", "cached", "llama-cpp-standard", "llama-cpp-speculative")
@@ -69,8 +69,7 @@ class Workload:
         subsets.preload()
         self.models, self.config = models, config
         self.engines = Engines(models)
-        self._cold = Engines(models)
-        self._cold_pipeline = Pipeline(_Without(self._cold, self.engines), config=config)
+        self._cold_pipeline = Pipeline(_Without(self.engines), config=config)
         self._pipeline = Pipeline(self.engines, config=config)
         self._rivals: dict[str, Any] = {}
 
@@ -104,31 +103,20 @@ class Workload:
         rival = self._rivals[name]
         return lambda q, hits, vector: rival.answer(q, hits=hits, question_vector=vector)
 
-    def keep(self, hits: list[Hit]) -> None:
-        """Let the drafter compute passages ahead, as an index in use has them."""
-        engine = self.engines.drafter
-        if self.config.layout == "standalone":
-            ask = Question("?")
-            engine.score([drafter_prompt(engine, ask, (h.passage,), standalone=True) for h in hits])
-
 
 class _Without:
-    """The models of a session with a drafter of its own, which keeps no passage."""
+    """The models of a session with contexts of their own, which keep no passage."""
 
-    def __init__(self, cold: Engines, shared: Engines) -> None:
+    def __init__(self, shared: Engines) -> None:
         from specrag_native.engine import NativeEngine
 
-        options = dataclasses.replace(cold.options("drafter"), passage_cache_bytes=0)
-        self.drafter = NativeEngine(cold.path("drafter"), options)
-        self._shared = shared
+        def without(role: Role, engine: NativeEngine) -> NativeEngine:
+            options = dataclasses.replace(shared.options(role), passage_cache_bytes=0)
+            return NativeEngine(shared.path(role), options, weights_of=engine)
 
-    @property
-    def verifier(self) -> Any:
-        return self._shared.verifier
-
-    @property
-    def embedder(self) -> Any:
-        return self._shared.embedder
+        self.drafter = without("drafter", shared.drafter)
+        self.verifier = without("verifier", shared.verifier)
+        self.embedder = shared.embedder
 
 
 def _made_up(hits: list[Hit]) -> list[Hit]:
@@ -189,11 +177,11 @@ def main() -> int:
             if (args.workload, name, example.id, _made_by(own, files)) in done:
                 continue
             answer_with = workload.method(name)
-            # An engine in use has answered something else before: what it keeps from that call is
-            # the beginning of its prompts and nothing of these passages.
-            answer_with(Question("Which one?"), _made_up(hits), vector)
             if name == "cached":
-                workload.keep(hits)
+                answer_with(example.question, hits, vector)
+            # An engine in use has answered something else just before: of that call it keeps the
+            # beginning of its prompts, and of calls before it single passages.
+            answer_with(Question("Which one?"), _made_up(hits), vector)
             begin = time.perf_counter()
             answer = answer_with(example.question, hits, vector)
             seconds = time.perf_counter() - begin

@@ -11,6 +11,9 @@ repair_below=1 --set accept_above=1` wrote (every step is taken) gives the weigh
 the verifier read itself likewise, one row per step of repair that found an answer. Then `repair`,
 `repair_below` and `accept_above` are those that would have cost the fewest of the verifier's tokens
 on these questions at no loss against standard RAG, by the held-out confidences.
+
+`--readings` fits nothing but the weights for answers that the verifier read, from runs with the
+settings that the pair has, and keeps those.
 """
 
 from __future__ import annotations
@@ -286,6 +289,56 @@ def fitted(rows: Rows) -> tuple[list[float], dict[Key, float], dict[str, Any]]:
     return [round(w, 4) for w in fit(x, y)], predicted, facts
 
 
+def fitted_readings(runs: Runs) -> dict[str, Any]:
+    """Return the weights for answers that the verifier read, and how good they are.
+
+    Raises:
+        ValueError: there are too few answers.
+    """
+    rows = reading_rows(runs)
+    if not rows.folds:
+        raise ValueError(f"{len(rows.y)} readings with both outcomes are too few to fit on")
+    weights, _, facts = fitted(rows)
+    return {"reading_weights": weights, "readings": facts}
+
+
+def fitted_policy(runs: Runs, accuracy: float) -> dict[str, Any]:
+    """Return weights for drafts and readings, and the cheapest policy at no loss.
+
+    Raises:
+        ValueError: there are too few answers of drafts.
+    """
+    rows = draft_rows(runs)
+    if not rows.folds:
+        raise ValueError(f"{len(rows.y)} answers with both outcomes are too few to fit on")
+    weights, drafts, facts = fitted(rows)
+    below = threshold(np.asarray(list(drafts.values())), np.asarray(rows.y), accuracy)
+    found: dict[str, Any] = {
+        "confidence_weights": weights,
+        "repair_below": below,
+        "drafts": facts,
+    }
+    readings = reading_rows(runs)
+    if not readings.folds:
+        return found
+    found["reading_weights"], predicted, found["readings"] = fitted(readings)
+    traces = traces_of(runs, drafts, predicted)
+    standard = sum(t.baseline for t in traces) / max(1, len(traces))
+    candidates = policies(traces, ORDERS, abstain_below=Config().abstain_below)
+    best = cheapest(traces, candidates, least=standard) if traces else None
+    if best is not None:
+        policy, outcome = best
+        found["repair"] = ",".join(policy.repair)
+        found["repair_below"] = policy.repair_below
+        found["accept_above"] = policy.accept_above
+        found["policy"] = {
+            "questions": len(traces),
+            "standard_right": round(standard, 4),
+            **{k: round(v, 4) for k, v in dataclasses.asdict(outcome).items()},
+        }
+    return found
+
+
 def main() -> None:
     """Fit, print what came out, and write it beside the catalogue when asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -295,46 +348,32 @@ def main() -> None:
     parser.add_argument("--accuracy", type=float, default=0.8, help="wanted above repair_below")
     parser.add_argument("--half", default="tune", help="half of the sets that is fitted on")
     parser.add_argument("--write", action="store_true", help="keep it in models/calibration.json")
+    parser.add_argument("--readings", action="store_true", help="fit the readings alone")
     args = parser.parse_args()
     runs = Runs(args.run, args.half, args.drafter, args.verifier)
-    rows = draft_rows(runs)
-    if not rows.folds:
-        parser.error(f"{len(rows.y)} answers with both outcomes are too few to fit on")
-    weights, drafts, facts = fitted(rows)
-    below = threshold(np.asarray(list(drafts.values())), np.asarray(rows.y), args.accuracy)
-    found: dict[str, Any] = {
-        "drafter": args.drafter,
-        "verifier": args.verifier,
-        "half": args.half,
-        "confidence_weights": weights,
-        "repair_below": below,
-        "drafts": facts,
-    }
-    readings = reading_rows(runs)
-    if readings.folds:
-        found["reading_weights"], predicted, found["readings"] = fitted(readings)
-        traces = traces_of(runs, drafts, predicted)
-        standard = sum(t.baseline for t in traces) / max(1, len(traces))
-        candidates = policies(traces, ORDERS, abstain_below=Config().abstain_below)
-        best = cheapest(traces, candidates, least=standard) if traces else None
-        if best is not None:
-            policy, outcome = best
-            found["repair"] = ",".join(policy.repair)
-            found["repair_below"] = policy.repair_below
-            found["accept_above"] = policy.accept_above
-            found["policy"] = {
-                "questions": len(traces),
-                "standard_right": round(standard, 4),
-                **{k: round(v, 4) for k, v in dataclasses.asdict(outcome).items()},
-            }
+    pair = {"drafter": args.drafter, "verifier": args.verifier}
+    try:
+        if args.readings:
+            found = {**_kept(pair), **pair, **fitted_readings(runs)}
+        else:
+            found = {**pair, "half": args.half, **fitted_policy(runs, args.accuracy)}
+    except ValueError as error:
+        parser.error(str(error))
     names = {"features": FEATURES, "reading_features": READING_FEATURES}
     print(json.dumps({**names, **found}, indent=1))
     if args.write:
-        path = calibration_path()
-        pairs = json.loads(path.read_text())["pairs"] if path.exists() else []
-        same = (args.drafter, args.verifier)
-        kept = [p for p in pairs if (p["drafter"], p["verifier"]) != same]
-        path.write_text(json.dumps({"pairs": [*kept, found]}, indent=1) + "\n")
+        others = [p for p in _pairs() if p | pair != p]
+        calibration_path().write_text(json.dumps({"pairs": [*others, found]}, indent=1) + "\n")
+
+
+def _pairs() -> list[dict[str, Any]]:
+    path = calibration_path()
+    return list(json.loads(path.read_text())["pairs"]) if path.exists() else []
+
+
+def _kept(pair: Mapping[str, str]) -> dict[str, Any]:
+    """Return what is kept of a pair of models."""
+    return next((p for p in _pairs() if p | pair == p), {})
 
 
 if __name__ == "__main__":

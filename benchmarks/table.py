@@ -192,9 +192,9 @@ def figures_table() -> str:
 
 
 WORKLOADS = {
-    "hotpotqa": "hotpotqa-dev, 10 passages, m=5, k=2",
-    "triviaqa": "triviaqa-dpr-dev, 5 passages, m=4, k=2",
-    "musique": "musique-dev, 15 passages, m=10, k=6",
+    "hotpotqa": "hotpotqa-dev, 10 passages",
+    "triviaqa": "triviaqa-dpr-dev, 5 passages",
+    "musique": "musique-dev, 15 passages",
 }
 METHODS = {
     "standard": "standard RAG, our engine",

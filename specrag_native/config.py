@@ -140,6 +140,11 @@ class Config:
                 continue
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} must be between 0 and 1, got {value!r}")
+        if self.unknown_above == 0.0:
+            raise ConfigError(
+                f"unknown_above must be above 0, got {self.unknown_above!r}: leave it out to switch "
+                "it off"
+            )
         for name, allowed in (
             ("subsets", get_args(SubsetStrategy)),
             ("conditioning", get_args(Conditioning)),

@@ -31,9 +31,10 @@ class ModelPaths:
 
 DEFAULT_OPTIONS: dict[Role, EngineOptions] = {
     # Ten drafts of six passages are some 8,000 tokens; a verifier reads the passages of one answer.
-    # Of passages it keeps the last 70 or so, where they are read standalone.
+    # Of passages each keeps the last 70 or so: the drafter those that it read standalone, the
+    # verifier those that it read first.
     "drafter": EngineOptions(n_ctx=8192, passage_cache_bytes=256 << 20),
-    "verifier": EngineOptions(n_ctx=4096),
+    "verifier": EngineOptions(n_ctx=4096, passage_cache_bytes=256 << 20),
     # Attention of a batch covers all of its tokens, so small batches are the fast ones.
     "embedder": EngineOptions(n_ctx=512, n_batch=512, n_seq_max=32),
 }
@@ -49,7 +50,7 @@ class Engines:
         tuned: use the settings that ``specrag tune`` kept for a model on this machine. They were
             measured on the processor with threads of their own, so none is used when ``threads``
             or ``n_gpu_layers`` is given.
-        passages: where the drafter's passages are kept from run to run; ``None``: nowhere.
+        passages: where passages that were read are kept from run to run; ``None``: nowhere.
         load: makes an engine.
     """
 
@@ -88,7 +89,7 @@ class Engines:
     def options(self, role: Role) -> EngineOptions:
         """Return the settings that a role's engine is loaded with."""
         changes: dict[str, Any] = {"threads": self._threads, **self.tuned(role)}
-        if role == "drafter" and self._passages is not None:
+        if role != "embedder" and self._passages is not None:
             changes["passage_cache_folder"] = str(self._passages.path)
             changes["passage_cache_folder_bytes"] = self._passages.limit
         return dataclasses.replace(

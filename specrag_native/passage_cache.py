@@ -1,4 +1,4 @@
-"""Passages as a drafter read them, kept in a folder beside the index.
+"""Passages as a model read them, kept in a folder beside the index.
 
 Law: a cache may vanish at any time and nothing is lost but time; what it holds serves only the
 model file that made it.
@@ -12,16 +12,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from specrag_native.engine import EngineOptions, NativeEngine
 from specrag_native.errors import ConfigError
-from specrag_native.prompts import drafter_prompt
-from specrag_native.protocol import CancelFlag
+from specrag_native.prompts import drafter_prompt, standard_prompt
+from specrag_native.protocol import CancelFlag, Prompt
 from specrag_native.types import Passage, Question
 
 FOLDER = "passages"
 _SETTINGS = "cache.json"
 DEFAULT_BYTES = 4 << 30
+Reader = Literal["drafter", "verifier"]
 _CHUNK = 8
 """Passages computed in one call; after each the person can stop."""
 
@@ -96,20 +98,23 @@ def precompute(
     passages: Iterable[Passage],
     total: int,
     *,
+    reader: Reader = "drafter",
     progress: Callable[[int], None] = lambda done: None,
     cancel: CancelFlag | None = None,
 ) -> Precomputed:
-    """Compute passages as the drafter reads them standalone, into a folder.
+    """Compute passages as a model reads them, into a folder.
 
     What is there already is not computed again, so a stopped run goes on where it was. It ends when
     the folder is full; nothing goes to make room.
 
     Args:
-        path: the drafter's file.
+        path: the model's file.
         options: settings of its engine.
         kept: the folder.
         passages: what to compute.
         total: how many there are.
+        reader: the ``drafter`` reads passages standalone, the ``verifier`` as the first one of what
+            it reads in repair.
         progress: called with the number of passages done.
         cancel: stops within a batch; ``Cancelled`` is raised, what was computed is kept.
     """
@@ -128,7 +133,7 @@ def precompute(
     while chunk := list(islice(iterator, _CHUNK)):
         misses = engine.passage_cache.misses
         engine.score(
-            [drafter_prompt(engine, Question("?"), (p,), standalone=True) for p in chunk],
+            [_prompt(engine, p, reader) for p in chunk],
             cancel=cancel,
         )
         before, n_files = n_files, _n_files(kept)
@@ -143,6 +148,13 @@ def precompute(
     return Precomputed(
         computed=computed, kept_before=facts.hits, left_out=total - done, used=facts.disk_bytes
     )
+
+
+def _prompt(engine: NativeEngine, passage: Passage, reader: Reader) -> Prompt:
+    any_question = Question("?")
+    if reader == "verifier":
+        return standard_prompt(engine, any_question, (passage,), may_abstain=True)
+    return drafter_prompt(engine, any_question, (passage,), standalone=True)
 
 
 def _n_files(kept: CacheFolder) -> int:

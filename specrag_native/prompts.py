@@ -76,9 +76,7 @@ def plain(text: str) -> Segment:
     return Segment(text)
 
 
-def _passage_segments(
-    passages: Sequence[Passage], *, standalone: int = 0
-) -> tuple[Segment, ...]:
+def _passage_segments(passages: Sequence[Passage], *, standalone: int = 0) -> tuple[Segment, ...]:
     """Return passages as every prompt words them; ``standalone``: how many of them are."""
     out: list[Segment] = []
     for i, passage in enumerate(passages):

@@ -25,6 +25,9 @@ from specrag_native.errors import ConfigError
         ("repair", None),
         ("accept_above", 2.0),
         ("abstain_below", 1.5),
+        ("unknown_above", 0.0),
+        ("unknown_above", 1.5),
+        ("n_written", 0),
         ("reflection", 3),
     ],
 )

@@ -11,7 +11,7 @@ from specrag_native.answering.drafter import Drafter
 from specrag_native.config import Config
 from specrag_native.engine import EngineOptions, NativeEngine
 from specrag_native.errors import ConfigError, ModelFileError
-from specrag_native.protocol import Generation, GenerateOptions, Prompt, Segment, Stage
+from specrag_native.protocol import GenerateOptions, Generation, Prompt, Segment, Stage
 from specrag_native.types import Passage, Question, Subset
 from tests.tiny_model import write_tiny
 

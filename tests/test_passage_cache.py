@@ -17,8 +17,8 @@ from specrag_native.passage_cache import (
     precompute,
     remove_cache_folder,
 )
-from specrag_native.prompts import drafter_prompt
-from specrag_native.protocol import GenerateOptions, Stage
+from specrag_native.prompts import drafter_prompt, standard_prompt
+from specrag_native.protocol import GenerateOptions, Segment, Stage
 from specrag_native.types import Passage, Question
 from tests.tiny_model import write_tiny
 
@@ -68,6 +68,21 @@ def test_what_was_computed_serves_the_drafter(tiny: Path, tmp_path: Path) -> Non
     ]
     later.generate(asked, GenerateOptions((Stage(max_tokens=2),)))
     assert (later.passage_cache.disk_hits, later.passage_cache.misses) == (4, 0)
+
+
+def test_what_was_computed_serves_the_verifier(tiny: Path, tmp_path: Path) -> None:
+    kept = make_cache_folder(tmp_path, 1 << 30)
+    done = compute(tiny, kept, reader="verifier")
+    assert (done.computed, done.kept_before, done.left_out) == (30, 0, 0)
+    later = engine(tiny, kept)
+    asked = standard_prompt(later, Question("What is it?"), PASSAGES[3:5], may_abstain=True)
+    told = later.generate([asked], GenerateOptions((Stage(max_tokens=2),)))
+    assert (later.passage_cache.disk_hits, later.passage_cache.misses) == (1, 0)
+    assert told.usage.reused > 0
+    whole = NativeEngine(tiny, EngineOptions(n_ctx=4096, threads=1))
+    plain = tuple(Segment(s.text, control=s.control) for s in asked)
+    expected = whole.generate([plain], GenerateOptions((Stage(max_tokens=2),)))
+    assert list(told[0].logprobs) == pytest.approx(list(expected[0].logprobs), abs=0.02)
 
 
 def test_it_ends_when_the_folder_is_full(tiny: Path, tmp_path: Path) -> None:

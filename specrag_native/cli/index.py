@@ -54,6 +54,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--drafter", metavar="MODEL", help="drafter to precompute for (default: the default one)"
     )
     parser.add_argument(
+        "--verifier",
+        metavar="MODEL",
+        nargs="?",
+        const="",
+        help="with --precompute: let the verifier read every passage as well, seconds for each "
+        "(default: the default one)",
+    )
+    parser.add_argument(
         "--watch", action="store_true", help="go on, and index what changes, until Ctrl-C"
     )
     parser.add_argument(
@@ -143,11 +151,12 @@ def run(args: argparse.Namespace) -> int:
         )
     if not args.json:
         print_report(report, directory, print)
-    kept = None if args.precompute is None else run_precompute(args, directory)
+    kept = {} if args.precompute is None else run_precompute(args, directory)
     if args.json:
-        more = {} if kept is None else {"precompute": dataclasses.asdict(kept)}
+        read = {reader: dataclasses.asdict(done) for reader, done in kept.items()}
+        more = {"precompute": read} if read else {}
         print(json.dumps({**report_json(report, directory), **more}, indent=2))
-    elif kept is not None:
+    elif args.precompute is not None:
         print_precomputed(kept, directory)
     return 0
 

@@ -11,43 +11,60 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from specrag_native.passage_cache import Precomputed
+    from specrag_native.passage_cache import CacheFolder, Precomputed, Reader
 
 
 def check_precompute(args: argparse.Namespace) -> None:
     """Refuse options that do not go together; raises :class:`ConfigError`."""
     from specrag_native.errors import ConfigError
-    from specrag_native.model_files import catalog
 
     if args.precompute is None:
+        if args.verifier is not None:
+            raise ConfigError("--verifier goes with --precompute: give both, or none")
         return
     if not 0 <= args.precompute <= 1 << 20:
         raise ConfigError(f"--precompute must be gigabytes, 0 or more, got {args.precompute:g}")
     if args.watch:
         raise ConfigError("--precompute does not go with --watch: run it once, afterwards")
     if args.precompute:
-        catalog.resolve(args.drafter or catalog.default("drafter"), role="drafter")
+        _paths(args)
 
 
-def run_precompute(args: argparse.Namespace, directory: Path) -> Precomputed:
-    """Let the drafter read every passage of the index, with a progress bar on a terminal."""
-    from tqdm import tqdm
-
-    from specrag_native.engines import Engines, ModelPaths
-    from specrag_native.model_files import catalog
-    from specrag_native.passage_cache import (
-        Precomputed,
-        make_cache_folder,
-        precompute,
-        remove_cache_folder,
-    )
-    from specrag_native.retrieval.index import Index
+def run_precompute(args: argparse.Namespace, directory: Path) -> dict[Reader, Precomputed]:
+    """Let the models read every passage of the index, with a progress bar on a terminal."""
+    from specrag_native.passage_cache import make_cache_folder, remove_cache_folder
 
     if not args.precompute:
         remove_cache_folder(directory)
-        return Precomputed(0, 0, 0, 0)
-    path = catalog.resolve(args.drafter or catalog.default("drafter"), role="drafter").path
+        return {}
     kept = make_cache_folder(directory, int(args.precompute * 1e9))
+    return {
+        reader: _let_read(reader, path, args, directory, kept)
+        for reader, path in _paths(args).items()
+    }
+
+
+def _paths(args: argparse.Namespace) -> dict[Reader, Path]:
+    from specrag_native.model_files import catalog
+
+    names: dict[Reader, str | None] = {"drafter": args.drafter}
+    if args.verifier is not None:
+        names["verifier"] = args.verifier
+    return {
+        reader: catalog.resolve(name or catalog.default(reader), role=reader).path
+        for reader, name in names.items()
+    }
+
+
+def _let_read(
+    reader: Reader, path: Path, args: argparse.Namespace, directory: Path, kept: CacheFolder
+) -> Precomputed:
+    from tqdm import tqdm
+
+    from specrag_native.engines import Engines, ModelPaths
+    from specrag_native.passage_cache import precompute
+    from specrag_native.retrieval.index import Index
+
     engines = Engines(
         ModelPaths(drafter=path, verifier=path, embedder=path),
         threads=args.threads,
@@ -58,7 +75,7 @@ def run_precompute(args: argparse.Namespace, directory: Path) -> Precomputed:
         with tqdm(
             total=total,
             unit="passage",
-            desc="read by the drafter",
+            desc=f"read by the {reader}",
             file=sys.stderr,
             leave=False,
             disable=not sys.stderr.isatty(),
@@ -67,18 +84,26 @@ def run_precompute(args: argparse.Namespace, directory: Path) -> Precomputed:
             def show(done: int) -> None:
                 bar.update(done - bar.n)
 
-            options = engines.options("drafter")
-            return precompute(path, options, kept, index.passages(), total, progress=show)
+            return precompute(
+                path,
+                engines.options(reader),
+                kept,
+                index.passages(),
+                total,
+                reader=reader,
+                progress=show,
+            )
 
 
-def print_precomputed(kept: Precomputed, directory: Path) -> None:
+def print_precomputed(done: dict[Reader, Precomputed], directory: Path) -> None:
     """Print what is kept now, and how to use it."""
-    if not (kept.computed or kept.kept_before):
-        print(f"{directory}: no passage is kept as the drafter read it")
+    if not any(kept.computed or kept.kept_before for kept in done.values()):
+        print(f"{directory}: no passage is kept as a model read it")
         return
-    print(
-        f"{directory}: {kept.computed + kept.kept_before} passages kept as the drafter read them "
-        f"({kept.computed} of them now), {kept.used / 1e9:.2f} GB"
-    )
-    if kept.left_out:
-        print(f"  {kept.left_out} more do not fit: give --precompute more gigabytes")
+    for reader, kept in done.items():
+        print(
+            f"{directory}: {kept.computed + kept.kept_before} passages kept as the {reader} read "
+            f"them ({kept.computed} of them now), {kept.used / 1e9:.2f} GB in all"
+        )
+        if kept.left_out:
+            print(f"  {kept.left_out} more do not fit: give --precompute more gigabytes")
