@@ -6,14 +6,13 @@ draft per question with all scores, right or wrong. A logistic regression on the
 was not fitted on. Without more, `repair_below` is the lowest confidence from which on at least the
 wanted share of the answers is right, by those held-out predictions.
 
-What `specrag eval ... --method standard,speculative --half tune --set repair=rationales,more --set
+What `specrag eval ... --method standard,speculative --half tune --set repair=subset,more --set
 repair_below=1 --set accept_above=1` wrote (every step is taken) gives the weights for answers that
 the verifier read itself likewise, one row per step of repair that found an answer. Then `repair`,
 `repair_below` and `accept_above` are those that would have cost the fewest of the verifier's tokens
 on these questions at no loss against standard RAG, by the held-out confidences.
 
-`--readings` fits nothing but the weights for answers that the verifier read, from runs with the
-settings that the pair has, and keeps those.
+What the runs say nothing about stays as it is kept for the pair.
 """
 
 from __future__ import annotations
@@ -48,9 +47,8 @@ from specrag_native.evaluation.summary import ece
 from specrag_native.types import Draft, LogprobSpan, Scores, Subset, Verdict
 
 FOLDS = 10
-STEPS = ("rationales", "more")
+STEPS = ("subset", "more")
 """Steps of repair in the runs that policies are chosen by."""
-ORDERS = (STEPS, STEPS[1:])
 LEAST = 10
 """Fewest answers that a threshold may rest on."""
 STRENGTH = 0.1
@@ -289,43 +287,31 @@ def fitted(rows: Rows) -> tuple[list[float], dict[Key, float], dict[str, Any]]:
     return [round(w, 4) for w in fit(x, y)], predicted, facts
 
 
-def fitted_readings(runs: Runs) -> dict[str, Any]:
-    """Return the weights for answers that the verifier read, and how good they are.
+def fitted_to(runs: Runs, accuracy: float) -> dict[str, Any]:
+    """Return the weights that the runs are enough for, and the cheapest policy at no loss.
 
     Raises:
-        ValueError: there are too few answers.
+        ValueError: there are too few answers of either kind.
     """
-    rows = reading_rows(runs)
-    if not rows.folds:
-        raise ValueError(f"{len(rows.y)} readings with both outcomes are too few to fit on")
-    weights, _, facts = fitted(rows)
-    return {"reading_weights": weights, "readings": facts}
-
-
-def fitted_policy(runs: Runs, accuracy: float) -> dict[str, Any]:
-    """Return weights for drafts and readings, and the cheapest policy at no loss.
-
-    Raises:
-        ValueError: there are too few answers of drafts.
-    """
+    found: dict[str, Any] = {}
+    drafts: dict[Key, float] = {}
+    readings: dict[Key, float] = {}
     rows = draft_rows(runs)
-    if not rows.folds:
-        raise ValueError(f"{len(rows.y)} answers with both outcomes are too few to fit on")
-    weights, drafts, facts = fitted(rows)
-    below = threshold(np.asarray(list(drafts.values())), np.asarray(rows.y), accuracy)
-    found: dict[str, Any] = {
-        "confidence_weights": weights,
-        "repair_below": below,
-        "drafts": facts,
-    }
-    readings = reading_rows(runs)
-    if not readings.folds:
-        return found
-    found["reading_weights"], predicted, found["readings"] = fitted(readings)
-    traces = traces_of(runs, drafts, predicted)
+    if rows.folds:
+        found["confidence_weights"], drafts, found["drafts"] = fitted(rows)
+        believed = np.asarray(list(drafts.values()))
+        found["repair_below"] = threshold(believed, np.asarray(rows.y), accuracy)
+    read = reading_rows(runs)
+    if read.folds:
+        found["reading_weights"], readings, found["readings"] = fitted(read)
+    if not found:
+        raise ValueError(
+            f"{len(rows.y)} drafts and {len(read.y)} readings with both outcomes are too few"
+        )
+    traces = traces_of(runs, drafts, readings)
     standard = sum(t.baseline for t in traces) / max(1, len(traces))
-    candidates = policies(traces, ORDERS, abstain_below=Config().abstain_below)
-    best = cheapest(traces, candidates, least=standard) if traces else None
+    candidates = policies(traces, [STEPS], abstain_below=Config().abstain_below)
+    best = cheapest(traces, candidates, least=standard) if traces and readings else None
     if best is not None:
         policy, outcome = best
         found["repair"] = ",".join(policy.repair)
@@ -348,15 +334,11 @@ def main() -> None:
     parser.add_argument("--accuracy", type=float, default=0.8, help="wanted above repair_below")
     parser.add_argument("--half", default="tune", help="half of the sets that is fitted on")
     parser.add_argument("--write", action="store_true", help="keep it in models/calibration.json")
-    parser.add_argument("--readings", action="store_true", help="fit the readings alone")
     args = parser.parse_args()
     runs = Runs(args.run, args.half, args.drafter, args.verifier)
     pair = {"drafter": args.drafter, "verifier": args.verifier}
     try:
-        if args.readings:
-            found = {**_kept(pair), **pair, **fitted_readings(runs)}
-        else:
-            found = {**pair, "half": args.half, **fitted_policy(runs, args.accuracy)}
+        found = {**_kept(pair), **pair, "half": args.half, **fitted_to(runs, args.accuracy)}
     except ValueError as error:
         parser.error(str(error))
     names = {"features": FEATURES, "reading_features": READING_FEATURES}

@@ -53,7 +53,9 @@ class Config:
     for later questions."""
     unknown_above: float | None = None
     """The drafter's probability of beginning with "none" from which on, and not below, a draft says
-    that its passages do not hold the answer. ``None``: where that is its likeliest beginning."""
+    that its passages do not hold the answer. ``None``: where that is its likeliest beginning. Where
+    it is set, the drafter is known to tell evidence from other passages, and ``repair`` goes by
+    it."""
     max_rationale_tokens: int = 48
     """Longest rationale, tokens."""
     max_answer_tokens: int = 24
@@ -94,12 +96,13 @@ class Config:
     """What is done when no draft reaches ``repair_below``: ``off``, or steps with commas between,
     one after another until one gives an answer. ``redraft``: the drafter drafts over other subsets,
     and all drafts are judged again. ``rationales``: the verifier answers from the rationales of the
-    drafts alone. ``subset``: it reads the passages of the most promising draft and the best hit.
-    ``more``: those of the next draft and the next hit, again and again. ``all``: it reads all
-    passages; alone, the word stands for ``subset,all``."""
+    drafts alone. ``subset``: it reads the passages of the most promising draft and, without
+    ``unknown_above``, the best hit. ``more``: likewise of the next draft, again and again until
+    there is an answer; with ``unknown_above``, nothing that the drafter rules out. ``all``: it
+    reads all passages; alone, the word stands for ``subset,all``."""
     accept_above: float = 0.0
     """Confidence that an answer of the verifier needs when a later step of ``repair`` could find a
-    better one; 0: the first answer is taken."""
+    better one; 0: the first answer is taken, as is the first of ``more``."""
     grounded: bool = True
     """Whether an answer that the verifier gives in ``repair`` must stand in the passages it read,
     or whose rationales it read. One that does not was remembered, or reckoned, and counts as none:
@@ -142,8 +145,8 @@ class Config:
                 raise ConfigError(f"{name} must be between 0 and 1, got {value!r}")
         if self.unknown_above == 0.0:
             raise ConfigError(
-                f"unknown_above must be above 0, got {self.unknown_above!r}: leave it out to switch "
-                "it off"
+                f"unknown_above must be above 0, got {self.unknown_above!r}: leave it out to let "
+                "the likeliest beginning decide"
             )
         for name, allowed in (
             ("subsets", get_args(SubsetStrategy)),

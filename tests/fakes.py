@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -39,7 +40,8 @@ def words(text: str) -> tuple[int, ...]:
 
 class FakeEngine:
     """Tokens are words. ``write(prompt text) -> one text per stage``; ``logprob(text) -> float``
-    is the log-probability of each word of a text, generated or scored."""
+    is the log-probability of each word of a text, generated or scored; ``watched(prompt text)``
+    that of each text that a stage watches."""
 
     name = "fake.gguf"
 
@@ -47,8 +49,10 @@ class FakeEngine:
         self,
         write: Callable[[str], Sequence[str]] = lambda prompt: ("because", "yes"),
         logprob: Callable[[str], float] = lambda text: -0.5,
+        watched: Callable[[str], float] | None = None,
     ) -> None:
         self._write = write
+        self._watched = watched
         self._logprob = logprob
         self.generated: list[str] = []
         self.scored: list[str] = []
@@ -80,7 +84,11 @@ class FakeEngine:
             for stage, written in enumerate(stages):
                 if on_text is not None:
                     on_text(i, stage, written)
-            out.append(Generation(tuple(self._completion(t) for t in stages)))
+            completions = [self._completion(t) for t in stages]
+            if self._watched is not None:
+                found = (self._watched(text),) * len(options.stages[0].watch)
+                completions[0] = dataclasses.replace(completions[0], watched=found)
+            out.append(Generation(tuple(completions)))
         return Batch(tuple(out), Usage(prefilled=10 * len(prompts), decoded=5))
 
     def score(self, prompts: Sequence[Prompt], *, cancel: CancelFlag | None = None) -> Batch[Score]:

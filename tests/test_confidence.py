@@ -61,7 +61,13 @@ def test_features_of_a_reading_say_what_they_are_called() -> None:
     drafts = [verdict(a, unknown=u).draft for a, u in (("7", False), ("8.", False), ("x", True))]
     found = reading_features("8", 0.8, drafts, whole=True)
     assert dict(zip(READING_FEATURES, found, strict=True)) == pytest.approx(
-        {"one": 1.0, "log_odds": math.log(4), "agreement": 1.0, "known": 2 / 3, "whole": 1.0}
+        {
+            "one": 1.0,
+            "log_odds": math.log(4),
+            "agreement": 1.0,
+            "unknown_logprob": -2.0,
+            "whole": 1.0,
+        }
     )
     assert reading_features("x", 1.0, drafts, whole=False)[1:3] == (6.0, 0.0)
 

@@ -128,11 +128,41 @@ def test_more_ends_when_everything_was_read() -> None:
     assert not any(s.whole for s in answer.repairs[:-1])
 
 
-def test_more_goes_on_under_accept_above_and_its_last_word_counts() -> None:
+def test_under_accept_above_more_is_read_once() -> None:
     verifier = FakeEngine(lambda p: (f"{passages_in(p)} of them",), no)
     answer, _ = ask(FakeEngine(knows(2), yes), verifier, repair="subset,more", accept_above=0.9)
-    assert answer.answer == "8 of them" and answer.decided_by == "standard"
-    assert [s.decided for s in answer.repairs] == [False] * (len(answer.repairs) - 1) + [True]
+    assert [(s.step, s.decided) for s in answer.repairs] == [("subset", False), ("more", True)]
+    assert answer.answer == f"{passages_in(verifier.generated[-1])} of them"
+
+
+def none_where(*numbers: int) -> Any:
+    """How likely a drafter is to find no evidence: sure of it, but in some passages."""
+
+    def watched(prompt: str) -> float:
+        there = [i for i in numbers if f"Fact number {i} is here." in prompt]
+        return math.log(0.1 + 0.01 * there[0] if there else 0.97)
+
+    return watched
+
+
+def test_a_drafter_that_tells_evidence_is_gone_by() -> None:
+    one: dict[str, Any] = {"n_drafts": 8, "passages_per_draft": 1, "repair": "subset,more"}
+    verifier = reads("unknown")
+    drafter = FakeEngine(knows(), yes, none_where(5, 2, 7))
+    answer, _ = ask(drafter, verifier, unknown_above=0.95, **one)
+    assert [passages_in(p) for p in verifier.generated] == [1, 2, 3]
+    for number, prompt in zip((2, 5, 7), verifier.generated, strict=True):
+        *_, last = prompt.split("Passage:")
+        assert f"Fact number {number} is here." in last
+    assert answer.answer == ABSTAIN_TEXT and answer.decided_by == "abstain"
+    # Of what it rules out the best is read all the same, and all of it where that is asked for.
+    verifier = reads("unknown")
+    ask(FakeEngine(knows(), yes, none_where()), verifier, unknown_above=0.95, **one)
+    assert [passages_in(p) for p in verifier.generated] == [1]
+    verifier = reads("unknown")
+    one["repair"] = "subset,more,all"
+    ask(FakeEngine(knows(), yes, none_where(5)), verifier, unknown_above=0.95, **one)
+    assert [passages_in(p) for p in verifier.generated] == [1, 8]
 
 
 def test_a_step_with_nothing_new_to_read_is_not_taken() -> None:
@@ -204,10 +234,10 @@ def test_abstaining_needs_no_evidence() -> None:
 
 
 def test_a_reading_has_the_confidence_of_its_weights() -> None:
-    settings: dict[str, Any] = {"reading_weights": (1.0, 0.0, 0.5, -2.0, 0.0)}
-    answer, _ = ask(FakeEngine(knows(3), yes), reads("answer 3"), **settings)
-    known = sum(not v.draft.unknown for v in answer.verdicts) / 5
-    agrees = 1.0 + 0.5 - 2.0 * known
+    settings: dict[str, Any] = {"reading_weights": (1.0, 0.0, 0.5, -0.5, 0.0)}
+    drafter = FakeEngine(knows(3), yes, none_where(3))
+    answer, _ = ask(drafter, reads("answer 3"), **settings)
+    agrees = 1.0 + 0.5 - 0.5 * math.log(0.13)
     assert answer.confidence == pytest.approx(1 / (1 + math.exp(-agrees)))
     assert answer.repairs[0].probability == pytest.approx(0.6065, abs=1e-4)
     doubted, _ = ask(
@@ -215,6 +245,15 @@ def test_a_reading_has_the_confidence_of_its_weights() -> None:
     )
     assert doubted.answer == ABSTAIN_TEXT  # 5%, under abstain_below
     assert not any(s.decided for s in doubted.repairs)
+
+
+def test_the_rationale_of_a_reading_is_that_of_a_draft_that_agrees() -> None:
+    drafter = FakeEngine(knows(3), yes)
+    answer, _ = ask(drafter, reads("Answer 3."), repair="all")
+    assert answer.decided_by == "repair" and answer.rationale == "Fact number 3 is here."
+    assert answer.citations and answer.citations[0].text == "Fact number 3 is here."
+    answer, _ = ask(drafter, reads("answer 4"), repair="all")
+    assert answer.decided_by == "repair" and answer.rationale == ""
 
 
 def test_an_answer_below_accept_above_is_passed_over_for_the_next_step() -> None:

@@ -25,10 +25,10 @@ per token of the answer (drafter) and of answer and rationale (verifier); the sh
 with an answer that give this one; the share of all drafts that give an answer; the
 log-probability with which the drafter would have said "unknown" here."""
 
-READING_FEATURES = ("one", "log_odds", "agreement", "known", "whole")
+READING_FEATURES = ("one", "log_odds", "agreement", "unknown_logprob", "whole")
 """The same for an answer that the verifier read itself: a constant; the log-odds of its mean
-probability per token; whether a draft gives the same answer; the share of all drafts that give an
-answer; whether all passages were read."""
+probability per token; whether a draft gives the same answer; the lowest log-probability with which
+the drafter would have said "unknown", of any draft; whether all passages were read."""
 
 Weights = tuple[float, ...]
 _LIMIT = 6.0
@@ -56,8 +56,12 @@ def _features(draft: Draft, drafts: Sequence[Draft], log_odds: float, contained:
         contained,
         same / max(1, len(known)),
         len(known) / max(1, len(drafts)),
-        -_LIMIT if draft.unknown_logprob is None else max(-_LIMIT, draft.unknown_logprob),
+        _unknown_logprob(draft),
     )
+
+
+def _unknown_logprob(draft: Draft) -> float:
+    return -_LIMIT if draft.unknown_logprob is None else max(-_LIMIT, draft.unknown_logprob)
 
 
 def _log_odds(probability: float) -> float:
@@ -76,10 +80,9 @@ def reading_features(
         drafts: all drafts of the question.
         whole: whether it read all passages.
     """
-    known = [d for d in drafts if not d.unknown]
-    agrees = any(answer_key(d.answer) == answer_key(answer) for d in known)
-    share = len(known) / max(1, len(drafts))
-    return 1.0, _log_odds(probability), float(agrees), share, float(whole)
+    agrees = any(answer_key(d.answer) == answer_key(answer) for d in drafts if not d.unknown)
+    none = min((_unknown_logprob(d) for d in drafts), default=0.0)
+    return 1.0, _log_odds(probability), float(agrees), none, float(whole)
 
 
 def reading_confidence(

@@ -13,7 +13,7 @@ from specrag_native.answering.answer_text import settled
 from specrag_native.answering.baselines import StandardRAG, probability
 from specrag_native.answering.budget import Budget, Pace
 from specrag_native.answering.citations import cite
-from specrag_native.answering.repair import Repaired, reads, repair
+from specrag_native.answering.repair import Repaired, agreeing_rationale, reads, repair
 from specrag_native.answering.rounds import Rounds
 from specrag_native.answering.run import Models, Run
 from specrag_native.config import Config
@@ -137,7 +137,7 @@ class Pipeline:
             return self._answer(
                 run,
                 reading.answer,
-                "",
+                agreeing_rationale(reading, rounds.verdicts),
                 reading.confidence,
                 reading.decided_by,
                 reading.passages,

@@ -7,6 +7,7 @@ twice, and its last word counts.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -17,9 +18,10 @@ from specrag_native.answering.confidence import reading_confidence
 from specrag_native.answering.grounding import stands_in
 from specrag_native.answering.rounds import Rounds
 from specrag_native.answering.run import Cost, Models, Run
+from specrag_native.answering.verifier import answer_key
 from specrag_native.config import Config
 from specrag_native.prompts import is_unknown
-from specrag_native.types import DecidedBy, Hit, Passage, Repair, RepairStep, Verdict
+from specrag_native.types import DecidedBy, Draft, Hit, Passage, Repair, RepairStep, Verdict
 
 _NAMES = {
     "rationales": "reading the rationales",
@@ -84,7 +86,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
                 out.reading, out.nothing_there = None, False
                 break
             continue
-        evidence = evidence_of(step, rounds.verdicts, run.hits, seen)
+        evidence = evidence_of(step, rounds.verdicts, run.hits, seen, config.unknown_above)
         if evidence is None:
             continue
         tokens = _tokens(evidence.read) - (_tokens(seen) if step != "rationales" else 0.0)
@@ -98,7 +100,8 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
             continue
         taken = reading.found and reading.confidence >= config.abstain_below
         out.reading, out.nothing_there = (reading if taken else None), not taken
-        if taken and (reading.confidence >= config.accept_above or not (left or step == "more")):
+        enough = step == "more" or not left or reading.confidence >= config.accept_above
+        if taken and enough:
             break
         if step != "rationales":
             seen = evidence.read
@@ -140,17 +143,31 @@ def _redraft(run: Run, rounds: Rounds, out: Repaired, *, reads_next: bool) -> bo
 
 
 def evidence_of(
-    step: RepairStep, verdicts: Sequence[Verdict], hits: Sequence[Hit], seen: Sequence[Passage]
+    step: RepairStep,
+    verdicts: Sequence[Verdict],
+    hits: Sequence[Hit],
+    seen: Sequence[Passage],
+    unknown_above: float | None = None,
 ) -> Evidence | None:
     """Return what a step reads, or ``None`` when that is nothing new.
 
-    ``seen`` is what was read before; it comes first.
+    ``seen`` is what was read before; it comes first. With ``unknown_above``, the drafter is trusted
+    to tell evidence from other passages: then the best hit is not read besides, and ``more`` reads
+    nothing where the drafter says with that probability that there is no evidence.
     """
     if step == "rationales":
         found = list(rationales(verdicts))
         return Evidence(tuple(r for r, _ in found), tuple(p for _, p in found)) if found else None
     read = {p.id for p in seen}
-    new = [p for p in _next(verdicts, hits, () if step == "subset" else read) if p.id not in read]
+    besides = () if step == "subset" else read
+    if unknown_above is None:
+        next_ones = _with_best_hit(best_evidence(verdicts, besides=besides), hits, besides)
+    else:
+        candidates = verdicts
+        if step == "more":
+            candidates = [v for v in verdicts if not _ruled_out(v.draft, unknown_above)]
+        next_ones = list(best_evidence(candidates, besides=besides))
+    new = [p for p in next_ones if p.id not in read]
     if step == "all":
         read.update(p.id for p in new)
         new += [h.passage for h in hits if h.passage.id not in read]
@@ -158,10 +175,17 @@ def evidence_of(
     return Evidence(passages, passages) if new else None
 
 
-def _next(verdicts: Sequence[Verdict], hits: Sequence[Hit], read: Collection[str]) -> list[Passage]:
-    """Return the best evidence that was not read yet and the best hit of those, in hits' order."""
+def _ruled_out(draft: Draft, unknown_above: float) -> bool:
+    none = draft.unknown_logprob
+    return none is not None and none >= math.log(unknown_above)
+
+
+def _with_best_hit(
+    evidence: Sequence[Passage], hits: Sequence[Hit], read: Collection[str]
+) -> list[Passage]:
+    """Return evidence and the best hit that was not read yet, in the order of the hits."""
     left = [h.passage for h in hits if h.passage.id not in read]
-    few = {p.id for p in (*best_evidence(verdicts, besides=read), *left[:1])}
+    few = {p.id for p in (*evidence, *left[:1])}
     return [p for p in left if p.id in few]
 
 
@@ -209,6 +233,21 @@ def rationales(verdicts: Sequence[Verdict]) -> Iterator[tuple[Passage, Passage]]
             if cited and _holds(passage, cited[0].document, cited[0].start, cited[0].end):
                 yield dataclasses.replace(passage, text=draft.rationale), passage
                 break
+
+
+def agreeing_rationale(reading: Reading, verdicts: Sequence[Verdict]) -> str:
+    """Return the rationale of the most promising draft that gives the same answer as a reading.
+
+    Only drafts whose passages were read count; empty when there is none.
+    """
+    read = {p.id for p in reading.passages}
+    key = answer_key(reading.answer)
+    for verdict in sorted(verdicts, key=promise, reverse=True):
+        draft = verdict.draft
+        same = not draft.unknown and answer_key(draft.answer) == key
+        if same and read.issuperset(draft.subset.ids):
+            return draft.rationale
+    return ""
 
 
 def _holds(passage: Passage, document: str, start: int, end: int) -> bool:

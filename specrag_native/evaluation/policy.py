@@ -76,7 +76,8 @@ def replay(policy: Policy, traces: Sequence[Trace]) -> Outcome:
             tokens += step.tokens
             taken = step.found and step.confidence >= policy.abstain_below
             answer = step if taken else None  # the last word counts
-            if answer is not None and answer.confidence >= policy.accept_above:
+            enough = step.name == "more" or step.confidence >= policy.accept_above
+            if taken and enough:
                 break
         abstained += answer is None
         right += answer.right if answer is not None else 0.0
