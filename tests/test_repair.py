@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from test_pipeline import no, passages_in, yes
 
+from specrag_native.answering.evidence import best_evidence
 from specrag_native.answering.pipeline import Pipeline
-from specrag_native.answering.repair import best_evidence
 from specrag_native.config import Config
 from specrag_native.events import AnswerText, DraftText, Event, Verified
 from specrag_native.prompts import ABSTAIN_TEXT

@@ -7,21 +7,20 @@ twice, and its last word counts.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from specrag_native.answering.baselines import StandardRAG, probability
 from specrag_native.answering.budget import tokens_in
-from specrag_native.answering.citations import cite
 from specrag_native.answering.confidence import reading_confidence
+from specrag_native.answering.evidence import Evidence, evidence_of, promise
 from specrag_native.answering.grounding import stands_in
 from specrag_native.answering.rounds import Rounds
 from specrag_native.answering.run import Cost, Models, Run
 from specrag_native.answering.verifier import answer_key
 from specrag_native.config import Config
 from specrag_native.prompts import is_unknown
-from specrag_native.types import DecidedBy, Draft, Hit, Passage, Repair, RepairStep, Verdict
+from specrag_native.types import DecidedBy, Passage, Repair, RepairStep, Verdict
 
 _NAMES = {
     "rationales": "reading the rationales",
@@ -30,14 +29,6 @@ _NAMES = {
     "all": "reading all passages",
 }
 """What an answer calls a step that did not fit into its budget."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What a step gives the verifier to read, and the ``passages`` that it comes from."""
-
-    read: tuple[Passage, ...]
-    passages: tuple[Passage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,99 +133,6 @@ def _redraft(run: Run, rounds: Rounds, out: Repaired, *, reads_next: bool) -> bo
 # --- Reading -------------------------------------------------------------------------------------
 
 
-def evidence_of(
-    step: RepairStep,
-    verdicts: Sequence[Verdict],
-    hits: Sequence[Hit],
-    seen: Sequence[Passage],
-    unknown_above: float | None = None,
-) -> Evidence | None:
-    """Return what a step reads, or ``None`` when that is nothing new.
-
-    ``seen`` is what was read before; it comes first. With ``unknown_above``, the drafter is trusted
-    to tell evidence from other passages: then the best hit is not read besides, and ``more`` reads
-    nothing where the drafter says with that probability that there is no evidence.
-    """
-    if step == "rationales":
-        found = list(rationales(verdicts))
-        return Evidence(tuple(r for r, _ in found), tuple(p for _, p in found)) if found else None
-    read = {p.id for p in seen}
-    besides = () if step == "subset" else read
-    if unknown_above is None:
-        next_ones = _with_best_hit(best_evidence(verdicts, besides=besides), hits, besides)
-    else:
-        candidates = verdicts
-        if step == "more":
-            candidates = [v for v in verdicts if not _ruled_out(v.draft, unknown_above)]
-        next_ones = list(best_evidence(candidates, besides=besides))
-    new = [p for p in next_ones if p.id not in read]
-    if step == "all":
-        read.update(p.id for p in new)
-        new += [h.passage for h in hits if h.passage.id not in read]
-    passages = (*seen, *new)
-    return Evidence(passages, passages) if new else None
-
-
-def _ruled_out(draft: Draft, unknown_above: float) -> bool:
-    none = draft.unknown_logprob
-    return none is not None and none >= math.log(unknown_above)
-
-
-def _with_best_hit(
-    evidence: Sequence[Passage], hits: Sequence[Hit], read: Collection[str]
-) -> list[Passage]:
-    """Return evidence and the best hit that was not read yet, in the order of the hits."""
-    left = [h.passage for h in hits if h.passage.id not in read]
-    few = {p.id for p in (*evidence, *left[:1])}
-    return [p for p in left if p.id in few]
-
-
-def best_evidence(
-    verdicts: Sequence[Verdict], *, besides: Collection[str] = ()
-) -> tuple[Passage, ...]:
-    """Return the passages of the most promising draft, besides some; see :func:`promise`.
-
-    A draft of which all are among those is passed over.
-    """
-    for verdict in sorted(verdicts, key=promise, reverse=True):
-        if found := tuple(p for p in verdict.draft.subset.passages if p.id not in besides):
-            return found
-    return ()
-
-
-def promise(verdict: Verdict) -> tuple[bool, bool, float]:
-    """Return the order of verdicts by how likely their passages hold the answer.
-
-    Verified drafts come first, by total; then known ones, then the rest, those first where the
-    drafter was least inclined to say that there is no evidence: that tells passages with an answer
-    from others better than the probability of what it wrote, most of which is copied.
-    """
-    draft, scores = verdict.draft, verdict.scores
-    if verdict.verified:
-        return True, True, scores.total
-    none = draft.unknown_logprob
-    return False, not draft.unknown, scores.draft if none is None else -none
-
-
-def rationales(verdicts: Sequence[Verdict]) -> Iterator[tuple[Passage, Passage]]:
-    """Yield the rationales of drafts that have an answer, as short passages, with their passage.
-
-    The most promising comes first. What no passage of a draft supports was made up by the drafter,
-    and is no evidence: it is not among them.
-    """
-    seen = set()
-    for verdict in sorted(verdicts, key=promise, reverse=True):
-        draft = verdict.draft
-        if draft.unknown or draft.rationale in seen:
-            continue
-        seen.add(draft.rationale)
-        cited = cite(draft.rationale, draft.answer, draft.subset.passages).citations
-        for passage in draft.subset.passages:
-            if cited and _holds(passage, cited[0].document, cited[0].start, cited[0].end):
-                yield dataclasses.replace(passage, text=draft.rationale), passage
-                break
-
-
 def agreeing_rationale(reading: Reading, verdicts: Sequence[Verdict]) -> str:
     """Return the rationale of the most promising draft that gives the same answer as a reading.
 
@@ -248,10 +146,6 @@ def agreeing_rationale(reading: Reading, verdicts: Sequence[Verdict]) -> str:
         if same and read.issuperset(draft.subset.ids):
             return draft.rationale
     return ""
-
-
-def _holds(passage: Passage, document: str, start: int, end: int) -> bool:
-    return passage.document == document and passage.start <= start and end <= passage.end
 
 
 def _read(
