@@ -4,7 +4,8 @@ Every method answers the same questions from the same passages with the same ver
 one after another, so that what disturbs the machine disturbs all. Only answering is timed: models
 are loaded and passages embedded before. *cold*: no model has computed any of the passages.
 *cached*: the drafter has read each before, and the verifier the one that it reads first; what they
-computed is in memory. The settings are those fitted for the two models. Answers are appended to
+computed is in memory. *standard-cached*: so has the verifier each for standard RAG, standalone. The
+settings are those fitted for the two models. Answers are appended to
 benchmarks/results/speed.jsonl as they come; what stands there is not measured again.
 
     python benchmarks/bench_speed.py hotpotqa --questions hotpotqa-dev.jsonl.gz --limit 20
@@ -41,13 +42,12 @@ from specrag_native.retrieval.embedding import embedding_text
 from specrag_native.types import Answer, Hit, Passage, Question
 
 RESULTS = Path(__file__).parent / "results" / "speed.jsonl"
-WORKLOADS: dict[str, dict[str, int]] = {
-    "hotpotqa": {},
-    "triviaqa": {},
-    "musique": {"n_drafts": 15},
-}
+WORKLOADS = ("hotpotqa", "triviaqa", "musique")
 MOST_PASSAGES = 15
-METHODS = ("standard", "cold", "cached", "llama-cpp-standard", "llama-cpp-speculative")
+METHODS = (
+    *("standard", "cold", "cached", "llama-cpp-standard"),
+    *("llama-cpp-speculative", "standard-cached"),
+)
 
 
 def paths() -> ModelPaths:
@@ -85,7 +85,11 @@ class Workload:
                 q, hits=hits, question_vector=vector
             )
         if name not in self._rivals:
-            if name == "llama-cpp-standard":
+            if name == "standard-cached":
+                from rivals.cached_standard import CachedStandardRAG
+
+                self._rivals[name] = CachedStandardRAG(self.engines.verifier, self.config)
+            elif name == "llama-cpp-standard":
                 from rivals.llama_cpp_standard import LlamaStandardRAG
 
                 self._rivals[name] = LlamaStandardRAG(
@@ -140,18 +144,15 @@ def questions(args: argparse.Namespace) -> Iterator[Example]:
 def main() -> int:
     """Measure what the command line names and is not stored yet."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("workload", choices=sorted(WORKLOADS))
+    parser.add_argument("workload", choices=WORKLOADS)
     parser.add_argument("--questions", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=20)
     parser.add_argument("--methods", default=",".join(METHODS[:4]))
     add_set_option(parser)
     args = parser.parse_args()
     models = paths()
-    settings: dict[str, Any] = {
-        **settings_for(models.drafter, models.verifier),
-        **WORKLOADS[args.workload],
-    }
-    settings.update(read_settings(args.set))
+    fitted = settings_for(models.drafter, models.verifier)
+    settings: dict[str, Any] = {**fitted, **read_settings(args.set)}
     config = Config.from_mapping(settings)
     workload = Workload(models, config)
     own = {k: v for k, v in settings.items() if not k.endswith("_weights")}
@@ -177,7 +178,7 @@ def main() -> int:
             if (args.workload, name, example.id, _made_by(own, files)) in done:
                 continue
             answer_with = workload.method(name)
-            if name == "cached":
+            if name.endswith("cached"):
                 answer_with(example.question, hits, vector)
             # An engine in use has answered something else just before: of that call it keeps the
             # beginning of its prompts, and of calls before it single passages.

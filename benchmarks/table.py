@@ -200,6 +200,7 @@ METHODS = {
     "standard": "standard RAG, our engine",
     "cold": "Speculative RAG, nothing cached",
     "cached": "Speculative RAG, passages cached",
+    "standard-cached": "standard RAG, passages cached and not seeing each other",
     "llama-cpp-standard": "standard RAG, llama_cpp.Llama",
     "llama-cpp-speculative": "Speculative RAG, llama_cpp.Llama, one draft after another",
 }
@@ -253,17 +254,15 @@ def speed_table() -> str:
     if len(lines) == 2:
         return "Not measured yet."
     last = rows[-1]["machine"]
-    shape = ("n_drafts", "passages_per_draft")
-    fitted = (*shape, "repair_below", "abstain_below")
-    settings = (f"{k}={v}" for k, v in rows[-1]["settings"].items() if k not in fitted)
-    chosen = " ".join(f"--set {pair}" for pair in rows[-1].get("chosen", settings))
+    chosen = "".join(f" --set {pair}" for pair in rows[-1].get("chosen", ()))
     lines += [
         "",
         f"{last['cpu']}, {last['threads']} threads, commit {last['commit']}, the same questions of "
         "the reporting halves, passages, verifier and threads for every method; "
-        f"`python benchmarks/bench_speed.py WORKLOAD --questions SET.jsonl.gz --limit N {chosen}`, "
-        "other settings those fitted for the two models. Few questions: a preview. Tokens: "
-        "computed in prefill + written, means. Right: an accepted answer stands in the response.",
+        f"`python benchmarks/bench_speed.py WORKLOAD --questions SET.jsonl.gz --limit N{chosen}`, "
+        "with the settings fitted for the two models. A method with fewer questions than others is "
+        "compared on those. Tokens: computed in prefill + written, means. Right: an accepted "
+        "answer stands in the response.",
     ]
     return "\n".join(lines)
 

@@ -182,14 +182,16 @@ def standard_prompt(
     passages: Sequence[Passage],
     *,
     may_abstain: bool = False,
+    standalone: int = 1,
 ) -> Prompt:
     """Return the prompt of standard RAG: all passages, then the question, a short answer.
 
     Nothing but our words stands before the first passage, so a cache can keep it for later
-    questions, at no difference to what the model reads.
+    questions, at no difference to what the model reads. ``standalone``: of how many passages none
+    sees another; from 2 on that is a difference.
     """
     task = REPAIR_TASK if may_abstain else STANDARD_TASK
-    evidence = _passage_segments(passages, standalone=1)
+    evidence = _passage_segments(passages, standalone=standalone)
     user = (plain(task), *evidence, plain(question_text(question)))
     return engine.chat([("user", user), ("assistant", (plain("Answer:"),))])
 

@@ -42,6 +42,7 @@ def test_what_fits_shrinks_with_the_time_left() -> None:
     clock = Clock()
     budget = Budget(10.0, {"drafter": Pace(0.01, 0.02)}, now=clock)
     assert budget.drafts(5, tokens=100, decoded=50) == 3  # 2 s each, six seconds for drafts
+    assert budget.drafts(5, tokens=100, decoded=50, n_written=1) == 5  # five read, one written
     clock.time += 7.0
     assert budget.left == pytest.approx(3.0)
     assert budget.drafts(5, tokens=100, decoded=50) == 1

@@ -77,19 +77,25 @@ class Budget:
         """Return the pace of an engine."""
         return self.paces.setdefault(role, Pace())
 
-    def drafts(self, n: int, *, tokens: float, decoded: float) -> int:
+    def drafts(self, n: int, *, tokens: float, decoded: float, n_written: int | None = None) -> int:
         """Return how many of ``n`` drafts fit, at least 1.
 
-        ``tokens`` are to be computed for one draft and ``decoded`` written. Before the drafter's
-        pace is known that is one, from which it is learnt.
+        ``tokens`` are to be computed for one draft and ``decoded`` written, the latter for no more
+        than ``n_written`` of them. Before the drafter's pace is known that is one, from which it is
+        learnt.
         """
         if not self.limited:
             return n
         pace = self.pace("drafter")
         if pace.prefill is None:
             return min(n, 1)
-        one = tokens * pace.prefill + decoded * (pace.decode or 0.0)
-        return max(1, min(n, int(self.left * DRAFT_SHARE / one))) if one else n
+        reading, writing = tokens * pace.prefill, decoded * (pace.decode or 0.0)
+        seconds = self.left * DRAFT_SHARE
+
+        def cost(k: int) -> float:
+            return k * reading + min(k, n_written or k) * writing
+
+        return next((k for k in range(n, 1, -1) if cost(k) <= seconds), 1)
 
     def fits(self, role: str, tokens: float) -> bool:
         """Return whether computing ``tokens`` fits into the time left."""

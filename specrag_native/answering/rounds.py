@@ -101,7 +101,12 @@ class Rounds:
             for _ in range(2):
                 if not left or run.time_is_up or (self._drafts and not run.budget.left):
                     break
-                n = run.budget.drafts(len(left), tokens=tokens, decoded=config.max_rationale_tokens)
+                n = run.budget.drafts(
+                    len(left),
+                    tokens=tokens,
+                    decoded=config.max_rationale_tokens,
+                    n_written=config.n_written,
+                )
                 now, left = left[:n], left[n:]
                 drafts, usage = Drafter(engine, config).draft(
                     run.question, now, on_text=self._show, cancel=run.flag
