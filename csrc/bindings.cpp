@@ -249,8 +249,8 @@ void bind_engine(py::module_& m) {
                 for (Generation& g : results) out.push_back(std::move(g.completions));
                 return std::make_pair(std::move(out), usage);
             },
-            "prompts"_a, py::kw_only(), "stages"_a, "temperature"_a, "seed"_a, "lookup"_a = 0, "keep"_a = 0,
-            "on_text"_a = py::none(), "cancel"_a = py::none())
+            "prompts"_a, py::kw_only(), "stages"_a, "temperature"_a, "seed"_a, "lookup"_a = 0,
+            "keep"_a = 0, "on_text"_a = py::none(), "cancel"_a = py::none())
         .def(
             "score",
             [](Engine& engine, const std::vector<Prompt>& prompts, const MaybeCancelFlag& cancel) {

@@ -42,9 +42,9 @@ struct GenerateOptions {
     float temperature = 0.0F;  // 0: greedy
     std::uint64_t seed = 0;    // used only when temperature > 0
     std::int32_t lookup = 0;   // tokens proposed per step from what the prompt holds; greedy only
-    // Above 0: of the prompts of a call only so many are continued, those whose first stage is least
-    // likely to begin with its first watched text. Of a call that needs several passes through the
-    // context, each pass continues those that are among the best so far.
+    // Above 0: of the prompts of a call only so many are continued, those whose first stage is
+    // least likely to begin with its first watched text. Of a call that needs several passes
+    // through the context, each pass continues those that are among the best so far.
     std::int32_t keep = 0;
 };
 
