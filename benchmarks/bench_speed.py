@@ -5,8 +5,9 @@ one after another, so that what disturbs the machine disturbs all. Only answerin
 are loaded and passages embedded before. *cold*: no model has computed any of the passages.
 *cached*: the drafter has read each before, and the verifier the one that it reads first; what they
 computed is in memory. *standard-cached*: so has the verifier each for standard RAG, standalone. The
-settings are those fitted for the two models. Answers are appended to
-benchmarks/results/speed.jsonl as they come; what stands there is not measured again.
+settings are those fitted for the two models; *llama-cpp-speculative*, which a user would write, has
+the number of drafts and of passages from them, and writes and verifies every draft. Answers are
+appended to benchmarks/results/speed.jsonl as they come; what stands there is not measured again.
 
     python benchmarks/bench_speed.py hotpotqa --questions hotpotqa-dev.jsonl.gz --limit 20
     python benchmarks/bench_speed.py triviaqa --questions triviaqa-dpr-dev.jsonl.gz --limit 20
@@ -75,14 +76,11 @@ class Workload:
 
     def method(self, name: str) -> Callable[[Question, list[Hit], Any], Answer]:
         """Return a method; what it needs is loaded by a first answer, which is not timed."""
-        if name in ("standard", "cached"):
+        if name in ("standard", "cold", "cached"):
+            pipeline = self._pipeline if name == "cached" else self._cold_pipeline
             kind = "standard" if name == "standard" else "speculative"
-            return lambda q, hits, vector: self._pipeline.answer(
+            return lambda q, hits, vector: pipeline.answer(
                 q, method=kind, hits=hits, question_vector=vector
-            )
-        if name == "cold":
-            return lambda q, hits, vector: self._cold_pipeline.answer(
-                q, hits=hits, question_vector=vector
             )
         if name not in self._rivals:
             if name == "standard-cached":

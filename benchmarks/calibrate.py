@@ -49,6 +49,8 @@ from specrag_native.types import Draft, LogprobSpan, Scores, Subset, Verdict
 FOLDS = 10
 STEPS = ("subset", "more")
 """Steps of repair in the runs that policies are chosen by."""
+POLICY = {"repair", "repair_below", "accept_above", "policy"}
+"""What is chosen together."""
 LEAST = 10
 """Fewest answers that a threshold may rest on."""
 STRENGTH = 0.1
@@ -338,7 +340,8 @@ def main() -> None:
     runs = Runs(args.run, args.half, args.drafter, args.verifier)
     pair = {"drafter": args.drafter, "verifier": args.verifier}
     try:
-        found = {**_kept(pair), **pair, "half": args.half, **fitted_to(runs, args.accuracy)}
+        fresh = {**pair, "half": args.half, **fitted_to(runs, args.accuracy)}
+        found = merged(_kept(pair), fresh)
     except ValueError as error:
         parser.error(str(error))
     names = {"features": FEATURES, "reading_features": READING_FEATURES}
@@ -346,6 +349,13 @@ def main() -> None:
     if args.write:
         others = [p for p in _pairs() if p | pair != p]
         calibration_path().write_text(json.dumps({"pairs": [*others, found]}, indent=1) + "\n")
+
+
+def merged(kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept with what is new; what was chosen together is replaced together."""
+    if POLICY & fresh.keys():
+        kept = {name: value for name, value in kept.items() if name not in POLICY}
+    return {**kept, **fresh}
 
 
 def _pairs() -> list[dict[str, Any]]:

@@ -362,6 +362,18 @@ private:
     std::vector<std::pair<double, std::size_t>> ranks_;
 };
 
+// Of the slots that hold their logits those go on that are among the best of all so far.
+void go_on_with_best(std::vector<Slot>& slots, std::size_t best, Ranking& ranking,
+                     Context& context) {
+    for (const Slot& slot : slots) ranking.add(slot.watched(), slot.prompt());
+    for (Slot& slot : slots) {
+        if (ranking.is_among(best, slot.prompt()))
+            slot.take_held(context);
+        else
+            slot.outrank(context);
+    }
+}
+
 }  // namespace
 
 std::vector<Generation> generate(const Model& model, Context& context, Prefill& prefill,
@@ -382,10 +394,11 @@ std::vector<Generation> generate(const Model& model, Context& context, Prefill& 
     }
 
     const auto best = static_cast<std::size_t>(std::max(0, options.keep));
+    PassLimits limits = limits_of(model, context, prefill, table);
+    if (best > 0) limits.max_continued = best;
     Ranking ranking;
     bool cancelled = false;
-    for (const Pass& pass : plan_passes(tokens, table, room_of(model, options),
-                                        limits_of(model, context, prefill, table))) {
+    for (const Pass& pass : plan_passes(tokens, table, room_of(model, options), limits)) {
         std::vector<Slot> slots;
         slots.reserve(pass.prompts.size());
         for (std::size_t i = 0; i < pass.prompts.size(); ++i) {
@@ -413,15 +426,7 @@ std::vector<Generation> generate(const Model& model, Context& context, Prefill& 
                                 slot->take(logits, context);
                     },
                     usage);
-                for (const Slot& slot : slots)
-                    if (best > 0) ranking.add(slot.watched(), slot.prompt());
-                for (Slot& slot : slots) {
-                    if (best == 0) break;
-                    if (ranking.is_among(best, slot.prompt()))
-                        slot.take_held(context);
-                    else
-                        slot.outrank(context);
-                }
+                if (best > 0) go_on_with_best(slots, best, ranking, context);
                 const auto any_active = [&] {
                     for (const Slot& slot : slots)
                         if (slot.active()) return true;

@@ -29,7 +29,7 @@ std::vector<Pass> plan_passes(const std::vector<std::vector<Token>>& prompts,
             for (const std::size_t run : runs)
                 if (pass.runs.count(run) == 0) more += table.run(run).tokens.size();
             fits = pass.tree.n_tokens() + pass.n_run_tokens + more +
-                       room * (pass.prompts.size() + 1) <=
+                       room * std::min(pass.prompts.size() + 1, limits.max_continued) <=
                    limits.capacity;
         }
         if (!fits) passes.emplace_back();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <limits>
 #include <set>
 #include <vector>
 
@@ -23,11 +24,13 @@ struct PassLimits {
     std::size_t capacity = 0;     // tokens of all prompts of a pass together
     std::size_t max_length = 0;   // tokens of one prompt
     std::size_t max_prompts = 0;  // prompts of a pass
+    // Prompts of a pass that are continued, and so need room.
+    std::size_t max_continued = std::numeric_limits<std::size_t>::max();
 };
 
 // Takes flat prompts in order into a pass while the distinct tokens of its tree, those of the
-// standalone runs and `room` more tokens per prompt are within the limits. Throws ContextFullError
-// for a prompt that does not fit alone.
+// standalone runs and `room` more tokens per continued prompt are within the limits. Throws
+// ContextFullError for a prompt that does not fit alone.
 std::vector<Pass> plan_passes(const std::vector<std::vector<Token>>& prompts,
                               const SpliceTable& table, std::size_t room, const PassLimits& limits);
 

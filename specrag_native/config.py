@@ -29,10 +29,10 @@ class Config:
     top: int = 10
     """Passages retrieved for a question (the paper's n)."""
     n_drafts: int = 5
-    """Drafts written (the paper's m); fewer when there are fewer distinct subsets."""
+    """Drafts begun (the paper's m); fewer when there are fewer distinct subsets."""
     n_written: int | None = None
-    """Drafts that are written to their end: when all subsets have been read, those go on where the
-    drafter is least inclined to say that there is no evidence. ``None``: all."""
+    """Drafts that one call of the drafter writes to their end: when all its subsets have been read,
+    those go on where it is least inclined to say that there is no evidence. ``None``: all."""
     passages_per_draft: int | None = None
     """Passages each draft reads (the paper's k). ``None``: 2, or fewer when fewer were found."""
     seed: int = 0

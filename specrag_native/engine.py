@@ -46,7 +46,7 @@ class EngineOptions:
     n_batch: int = 512
     """Tokens per decode call; also how soon a cancelled call stops."""
     n_seq_max: int = 64
-    """Sequences in flight, at most 256."""
+    """Sequences in flight, at most 256; at least 3 with standalone segments, as in standard RAG."""
     n_outputs_max: int = 96
     """Rows of logits kept per decode call; one row is 4 bytes per entry of the vocabulary."""
     threads: int = 0

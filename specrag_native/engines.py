@@ -92,6 +92,8 @@ class Engines:
         if role != "embedder" and self._passages is not None:
             changes["passage_cache_folder"] = str(self._passages.path)
             changes["passage_cache_folder_bytes"] = self._passages.limit
+            # What was computed ahead does not go for what a verifier happens to read.
+            changes["passage_cache_evicts"] = role == "drafter"
         return dataclasses.replace(
             DEFAULT_OPTIONS[role], n_gpu_layers=self._n_gpu_layers, **changes
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,16 @@ def test_standard_that_nothing_equals_leaves_the_threshold_of_the_fit(tmp_path: 
     write_standard(tmp_path, 120, 1.0)
     found = calibrate(tmp_path)
     assert "policy" not in found and "repair" not in found and "reading_weights" in found
+
+
+def test_what_is_chosen_together_is_replaced_together() -> None:
+    module = runpy.run_path(str(SCRIPT))
+    kept = {"drafter": DRAFTER, "verifier": VERIFIER, "layout": "standalone", "n_drafts": 9}
+    policy = {"repair": "more", "repair_below": 0.3, "accept_above": 0.2, "policy": {"tokens": 1}}
+    found = module["merged"]({**kept, **policy}, {"repair_below": 0.7, "half": "tune"})
+    assert found == {**kept, "repair_below": 0.7, "half": "tune"}
+    found = module["merged"]({**kept, **policy}, {"reading_weights": [1.0]})
+    assert found == {**kept, **policy, "reading_weights": [1.0]}
 
 
 def test_too_few_answers_are_refused(tmp_path: Path) -> None:

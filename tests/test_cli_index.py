@@ -11,6 +11,7 @@ from index_fakes import HashEmbedder, contents
 
 from specrag_native.errors import ConfigError, DocumentError, IndexStoreError, QuestionError
 from specrag_native.retrieval.lock import writer_lock
+from tests.tiny_model import write_tiny
 
 COMMANDS = ("index", "status", "remove", "rebuild", "search")
 
@@ -53,6 +54,19 @@ def test_index_makes_an_index_and_says_what_was_skipped(call, docs):
     again = json.loads(call("index", "--json"))
     assert again["unchanged"] == 2 and again["embedded"] == 0
     assert again["skipped"][0]["path"] == "docs/broken.json"
+
+
+def test_both_models_can_read_passages_ahead(call, docs, tmp_path):
+    tiny = str(write_tiny(tmp_path / "tiny.gguf"))
+    models = ("--drafter", tiny, "--verifier", tiny, "--threads", "1")
+    done = json.loads(call("index", "docs", "--precompute", "1", "--json", *models))["precompute"]
+    assert [done[reader]["computed"] for reader in ("drafter", "verifier")] == [2, 2]
+    again = call("index", "--precompute", "1", "--drafter", tiny)
+    assert "2 passages kept as the drafter read them (0 of them now)" in again
+    assert "verifier" not in again
+    assert len(list((tmp_path / ".specrag" / "passages").glob("*.kv"))) == 4
+    call("index", "--precompute", "0")
+    assert not (tmp_path / ".specrag" / "passages").exists()
 
 
 def test_the_folder_of_the_index_can_be_named(call, docs, monkeypatch):
@@ -119,6 +133,8 @@ def test_what_a_document_holds_cannot_steer_the_terminal(call, docs):
         (["index", "docs", "--words", "3"], ConfigError, "10 to 2000 words"),
         (["index", "docs", "--encoding", "klingon"], ConfigError, "no encoding is called"),
         (["index", "docs", "--file-seconds", "0"], ConfigError, "must be above 0"),
+        (["index", "docs", "--verifier", "x"], ConfigError, "--verifier goes with --precompute"),
+        (["index", "docs", "--with-verifier"], ConfigError, "goes with --precompute"),
         (["index", "docs", "--index", "docs"], IndexStoreError, "holds other files"),
         (["status"], IndexStoreError, "holds no index"),
         (["search", "x"], IndexStoreError, "holds no index"),

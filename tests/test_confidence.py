@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -58,14 +59,18 @@ def test_features_say_what_they_are_called() -> None:
 
 
 def test_features_of_a_reading_say_what_they_are_called() -> None:
-    drafts = [verdict(a, unknown=u).draft for a, u in (("7", False), ("8.", False), ("x", True))]
+    said = (("7", False, -1.0), ("8.", False, -3.0), ("x", True, -0.5))
+    drafts = [
+        dataclasses.replace(verdict(a, unknown=u).draft, unknown_logprob=none)
+        for a, u, none in said
+    ]
     found = reading_features("8", 0.8, drafts, whole=True)
     assert dict(zip(READING_FEATURES, found, strict=True)) == pytest.approx(
         {
             "one": 1.0,
             "log_odds": math.log(4),
             "agreement": 1.0,
-            "unknown_logprob": -2.0,
+            "unknown_logprob": -3.0,
             "whole": 1.0,
         }
     )

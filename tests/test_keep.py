@@ -11,6 +11,7 @@ from specrag_native.answering.drafter import Drafter
 from specrag_native.config import Config
 from specrag_native.engine import EngineOptions, NativeEngine
 from specrag_native.errors import ConfigError, ModelFileError
+from specrag_native.native import new_cancel_flag
 from specrag_native.protocol import GenerateOptions, Generation, Prompt, Segment, Stage
 from specrag_native.types import Passage, Question, Subset
 from tests.tiny_model import write_tiny
@@ -76,10 +77,31 @@ def test_nothing_is_shown_of_what_is_outranked(tiny: Path) -> None:
 
 def test_of_several_passes_each_continues_the_best_so_far(tiny: Path) -> None:
     every = engine(tiny).generate(PROMPTS, options(0))
+    watched = [g.completions[0].watched[0] for g in every]
     narrow = engine(tiny, n_ctx=256)
-    room = narrow.facts.n_ctx - 120
-    batch = narrow.generate(PROMPTS, options(1, n=room))
-    assert best(every, 1) <= kept(batch) < set(range(len(PROMPTS)))
+    longest = max(len(narrow.tokenize(p)) for p in PROMPTS)
+    alone = narrow.facts.n_ctx - longest - 30  # room for one prompt in a pass, and no more
+    batch = narrow.generate(PROMPTS, options(1, n=alone))
+    assert kept(batch) == {i for i, w in enumerate(watched) if w == min(watched[: i + 1])}
+
+
+def test_only_what_goes_on_needs_room(tiny: Path) -> None:
+    small = engine(tiny, n_ctx=256)
+    room = (small.facts.n_ctx - sum(len(small.tokenize(p)) for p in PROMPTS)) // 2
+    assert len(kept(small.generate(PROMPTS, options(1, n=room)))) == 1  # all in one pass
+
+
+def test_a_call_that_keeps_some_can_be_cancelled(tiny: Path) -> None:
+    model = engine(tiny)
+    flag = new_cancel_flag()
+
+    def on_text(prompt: int, stage: int, text: str) -> None:
+        flag.cancel()
+
+    batch = model.generate(PROMPTS, options(2), on_text=on_text, cancel=flag)
+    reasons = [g.finish_reason for g in batch]
+    assert reasons.count("outranked") == 3 and "cancelled" in reasons
+    assert kept(model.generate(PROMPTS, options(2))) == best(model.generate(PROMPTS, options(0)), 2)
 
 
 def test_an_engine_is_as_before_after_a_call_that_kept_some(tiny: Path) -> None:

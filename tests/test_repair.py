@@ -155,6 +155,16 @@ def test_a_drafter_that_tells_evidence_is_gone_by() -> None:
         *_, last = prompt.split("Passage:")
         assert f"Fact number {number} is here." in last
     assert answer.answer == ABSTAIN_TEXT and answer.decided_by == "abstain"
+    # Hits that are in no draft come last.
+    verifier = reads("unknown")
+    few = {**one, "n_drafts": 6}
+    answer, _ = ask(
+        FakeEngine(knows(), yes, none_where(5, 2, 7)), verifier, unknown_above=0.95, **few
+    )
+    drafted = {p for v in answer.verdicts for p in v.draft.subset.ids}
+    assert len(drafted) == 6
+    told = sum(passage(i).id in drafted for i in (2, 5, 7))
+    assert [passages_in(p) for p in verifier.generated] == list(range(1, max(1, told) + 3))
     # Of what it rules out the best is read all the same, and all of it where that is asked for.
     verifier = reads("unknown")
     ask(FakeEngine(knows(), yes, none_where()), verifier, unknown_above=0.95, **one)

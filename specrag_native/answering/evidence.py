@@ -33,7 +33,8 @@ def evidence_of(
 
     ``seen`` is what was read before; it comes first. With ``unknown_above``, the drafter is trusted
     to tell evidence from other passages: then the best hit is not read besides, and ``more`` reads
-    nothing where the drafter says with that probability that there is no evidence.
+    nothing further where the drafter says with that probability that there is no evidence. Hits
+    that are in no draft come last.
     """
     if step == "rationales":
         found = list(rationales(verdicts))
@@ -43,10 +44,10 @@ def evidence_of(
     if unknown_above is None:
         next_ones = _with_best_hit(best_evidence(verdicts, besides=besides), hits, besides)
     else:
-        candidates = verdicts
-        if step == "more":
-            candidates = [v for v in verdicts if not _ruled_out(v.draft, unknown_above)]
+        ruled_out = unknown_above if step == "more" and seen else math.inf
+        candidates = [v for v in verdicts if not _is_none(v.draft, ruled_out)]
         next_ones = list(best_evidence(candidates, besides=besides))
+        next_ones = next_ones or _undrafted(verdicts, hits, read)[:1]
     new = [p for p in next_ones if p.id not in read]
     if step == "all":
         read.update(p.id for p in new)
@@ -55,9 +56,18 @@ def evidence_of(
     return Evidence(passages, passages) if new else None
 
 
-def _ruled_out(draft: Draft, unknown_above: float) -> bool:
+def _is_none(draft: Draft, probability: float) -> bool:
+    """Return whether the drafter found no evidence with at least that probability."""
     none = draft.unknown_logprob
-    return none is not None and none >= math.log(unknown_above)
+    return none is not None and none >= math.log(probability)
+
+
+def _undrafted(
+    verdicts: Sequence[Verdict], hits: Sequence[Hit], read: Collection[str]
+) -> list[Passage]:
+    """Return the hits that the drafter never saw, as in a run with fewer drafts than passages."""
+    drafted = {i for v in verdicts for i in v.draft.subset.ids}
+    return [h.passage for h in hits if h.passage.id not in drafted and h.passage.id not in read]
 
 
 def _with_best_hit(

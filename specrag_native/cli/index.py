@@ -54,12 +54,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--drafter", metavar="MODEL", help="drafter to precompute for (default: the default one)"
     )
     parser.add_argument(
-        "--verifier",
-        metavar="MODEL",
-        nargs="?",
-        const="",
-        help="with --precompute: let the verifier read every passage as well, seconds for each "
-        "(default: the default one)",
+        "--with-verifier",
+        action="store_true",
+        help="with --precompute: let the verifier read every passage as well, seconds for each",
+    )
+    parser.add_argument(
+        "--verifier", metavar="MODEL", help="the verifier to do so (default: the default one)"
     )
     parser.add_argument(
         "--watch", action="store_true", help="go on, and index what changes, until Ctrl-C"

@@ -19,8 +19,10 @@ def check_precompute(args: argparse.Namespace) -> None:
     from specrag_native.errors import ConfigError
 
     if args.precompute is None:
-        if args.verifier is not None:
-            raise ConfigError("--verifier goes with --precompute: give both, or none")
+        for option in ("with_verifier", "verifier", "drafter"):
+            if getattr(args, option):
+                name = option.replace("_", "-")
+                raise ConfigError(f"--{name} goes with --precompute: give both, or none")
         return
     if not 0 <= args.precompute <= 1 << 20:
         raise ConfigError(f"--precompute must be gigabytes, 0 or more, got {args.precompute:g}")
@@ -48,7 +50,7 @@ def _paths(args: argparse.Namespace) -> dict[Reader, Path]:
     from specrag_native.model_files import catalog
 
     names: dict[Reader, str | None] = {"drafter": args.drafter}
-    if args.verifier is not None:
+    if args.with_verifier or args.verifier:
         names["verifier"] = args.verifier
     return {
         reader: catalog.resolve(name or catalog.default(reader), role=reader).path
