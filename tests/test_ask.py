@@ -16,7 +16,7 @@ import pytest
 from specrag_native.cli import ask
 from specrag_native.cli.main import main
 from specrag_native.events import AnswerText
-from specrag_native.types import Answer, Repair
+from specrag_native.types import Answer, Draft, LogprobSpan, Repair, Scores, Subset, Verdict
 
 DOCUMENTS = {
     "bridge.md": "# The bridge of Arnholt\n\nThe bridge of Arnholt was built in 1874 by the "
@@ -330,6 +330,21 @@ def test_the_answer_is_written_once_and_without_control_characters(
     hidden = ask._Written(ask._Status(shown=False), shown=False)
     hidden.show(AnswerText("1874"))
     assert not hidden.shown and capsys.readouterr().out == ""
+
+
+def test_drafts_that_were_not_written_are_counted_in_one_line() -> None:
+    span = LogprobSpan(-0.1, 1)
+    drafts = [
+        Draft(f"answer {i}", f"why {i}", Subset(()), span, span, i > 0, -float(i), outranked=i > 0)
+        for i in range(4)
+    ]
+    verdicts = tuple(Verdict(d, Scores(-0.2), verified=False) for d in drafts)
+    answer = Answer("q", "answer 0", "", 0.5, "repair", (), 1.0, (), verdicts, {}, {}, {})
+    lines: list[str] = []
+    ask.print_basis(answer, lines.append)
+    assert "1 draft, 0 verified, 3 not written: less likely to hold the answer" in lines
+    assert sum("answer" in line and "draft, not verified" in line for line in lines) == 1
+    assert answer.to_dict()["drafts"][1]["outranked"] is True
 
 
 def test_the_basis_of_an_answer_names_steps_and_decisions_without_alarm() -> None:

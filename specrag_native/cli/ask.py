@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,9 +220,13 @@ def print_basis(answer: Answer, line: Callable[[str], None], *, show_drafts: boo
         line(f"{name} {step.step}, {step.seconds:.2f} s: {said}{end}")
     if answer.verdicts:
         line("")
-        verified = sum(v.verified for v in answer.verdicts)
-        line(f"{len(answer.verdicts)} drafts, {verified} verified")
-        for verdict in _ranked(answer.verdicts):
+        written = [v for v in answer.verdicts if not v.draft.outranked]
+        verified = sum(v.verified for v in written)
+        others = len(answer.verdicts) - len(written)
+        more = f", {others} not written: less likely to hold the answer" if others else ""
+        drafts = "1 draft" if len(written) == 1 else f"{len(written)} drafts"
+        line(f"{drafts}, {verified} verified{more}")
+        for verdict in _ranked(written):
             _print_verdict(verdict, line, full=show_drafts)
     line("")
     stages = "  ".join(f"{name} {seconds:.2f}" for name, seconds in answer.timings.items())
@@ -242,8 +246,6 @@ def _print_verdict(verdict: Verdict, line: Callable[[str], None], *, full: bool)
     else:
         figures = f"      -   {scores.draft:.2f} draft, not verified"
     said = "does not say" if draft.unknown else clean(draft.answer)
-    if draft.outranked:
-        figures, said = "      -  ", "not written: others are likelier to hold the answer"
     line(f"  {figures}  {said}")
     if full:
         line(f"          {clean(draft.rationale)}")
@@ -251,7 +253,7 @@ def _print_verdict(verdict: Verdict, line: Callable[[str], None], *, full: bool)
             line(f"          from {clean(_short(passage.document))}: {clean(passage.title)}")
 
 
-def _ranked(verdicts: tuple[Verdict, ...]) -> list[Verdict]:
+def _ranked(verdicts: Sequence[Verdict]) -> list[Verdict]:
     def rank(v: Verdict) -> tuple[bool, bool, float]:
         return v.verified, not v.draft.unknown, v.scores.total if v.verified else v.scores.draft
 
