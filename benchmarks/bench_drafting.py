@@ -175,7 +175,7 @@ def main() -> None:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     subparsers = parser.add_subparsers(required=True)
-    drafter = catalog.resolve(catalog.default("drafter"), role="drafter").path
+    drafter = catalog.path_for("drafter")
     one = subparsers.add_parser("cache")
     one.add_argument("--passages", type=int, default=40)
     one.set_defaults(run=cache)

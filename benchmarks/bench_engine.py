@@ -65,7 +65,7 @@ DRAFTS = [
 
 def model(role: Any) -> Path:
     try:
-        return catalog.resolve(catalog.default(role), role=role).path
+        return catalog.path_for(role)
     except ModelNotFoundError as error:
         pytest.skip(str(error))
 

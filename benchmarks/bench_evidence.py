@@ -47,7 +47,7 @@ def main() -> None:
     )
     embedder = NativeEmbedder(
         NativeEngine(
-            catalog.resolve(catalog.default("embedder"), role="embedder").path,
+            catalog.path_for("embedder"),
             EngineOptions(n_ctx=512, n_seq_max=32),
         )
     )

@@ -54,9 +54,7 @@ def paths() -> ModelPaths:
     try:
         return ModelPaths(
             *(
-                catalog.resolve(
-                    os.environ.get(f"SPECRAG_{role.upper()}") or catalog.default(role), role=role
-                ).path
+                catalog.path_for(role, os.environ.get(f"SPECRAG_{role.upper()}"))
                 for role in ("drafter", "verifier", "embedder")
             )
         )

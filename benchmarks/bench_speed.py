@@ -55,9 +55,7 @@ def paths() -> ModelPaths:
     """Return the model files: the default ones, or those the environment names."""
     return ModelPaths(
         *(
-            catalog.resolve(
-                os.environ.get(f"SPECRAG_{role.upper()}") or catalog.default(role), role=role
-            ).path
+            catalog.path_for(role, os.environ.get(f"SPECRAG_{role.upper()}"))
             for role in ("drafter", "verifier", "embedder")
         )
     )

@@ -301,8 +301,7 @@ def cache_table() -> str:
         f"{guess['same']} drafts the same token for token, {guess['parted_at_a_tie']} part at a "
         f"tie (two tokens within {guess['tie_nats']} nats, the library's noise between shapes of a "
         f"batch), {guess['ended_elsewhere']} end at another place, {guess['other_differences']} "
-        f"differ otherwise; "
-        f"{guess['accepted']} of "
+        f"differ otherwise; {guess['accepted']} of "
         f"{guess['proposed']} guesses accepted; decoding five drafts takes {fast:.2f} s instead of "
         f"{plain:.2f} s, medians; `{guess['command']}`.",
     ]

@@ -205,4 +205,4 @@ class SpeculativeRAG(Pipeline):
 def _resolve(name: str | None, role: Role) -> Path:
     from specrag_native.model_files import catalog
 
-    return catalog.resolve(name or catalog.default(role), role=role).path
+    return catalog.path_for(role, name)

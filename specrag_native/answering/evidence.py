@@ -44,8 +44,9 @@ def evidence_of(
     if unknown_above is None:
         next_ones = _with_best_hit(best_evidence(verdicts, besides=besides), hits, besides)
     else:
-        ruled_out = unknown_above if step == "more" and seen else math.inf
-        candidates = [v for v in verdicts if not _is_none(v.draft, ruled_out)]
+        candidates = verdicts
+        if step == "more" and seen:
+            candidates = [v for v in verdicts if not _ruled_out(v.draft, unknown_above)]
         next_ones = list(best_evidence(candidates, besides=besides))
         next_ones = next_ones or _undrafted(verdicts, hits, read)[:1]
     new = [p for p in next_ones if p.id not in read]
@@ -56,10 +57,9 @@ def evidence_of(
     return Evidence(passages, passages) if new else None
 
 
-def _is_none(draft: Draft, probability: float) -> bool:
-    """Return whether the drafter found no evidence with at least that probability."""
+def _ruled_out(draft: Draft, unknown_above: float) -> bool:
     none = draft.unknown_logprob
-    return none is not None and none >= math.log(probability)
+    return none is not None and none >= math.log(unknown_above)
 
 
 def _undrafted(

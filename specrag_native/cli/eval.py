@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     from specrag_native.retrieval.index import Index
 
     found = {
-        role: catalog.resolve(getattr(args, role) or catalog.default(role), role=role).path
+        role: catalog.path_for(role, getattr(args, role))
         for role in ("drafter", "verifier", "embedder")
     }
     variants = expand(

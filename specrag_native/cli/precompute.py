@@ -52,10 +52,7 @@ def _paths(args: argparse.Namespace) -> dict[Reader, Path]:
     names: dict[Reader, str | None] = {"drafter": args.drafter}
     if args.with_verifier or args.verifier:
         names["verifier"] = args.verifier
-    return {
-        reader: catalog.resolve(name or catalog.default(reader), role=reader).path
-        for reader, name in names.items()
-    }
+    return {reader: catalog.path_for(reader, name) for reader, name in names.items()}
 
 
 def _let_read(

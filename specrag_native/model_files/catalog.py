@@ -73,6 +73,11 @@ def default(role: Role) -> str:
         raise ConfigError(f"no default model for {role!r}; roles: {', '.join(ROLES)}") from None
 
 
+def path_for(role: Role, name: str | None = None) -> Path:
+    """Return the file of a named model, or of the role's default one; see :func:`resolve`."""
+    return resolve(name or default(role), role=role).path
+
+
 def list_models() -> list[ModelStatus]:
     """Return every model of the catalogue and whether it is here. Reads no file's contents."""
     defaults = set(catalogue().defaults.values())
