@@ -97,9 +97,13 @@ class Config:
     one after another until one gives an answer. ``redraft``: the drafter drafts over other subsets,
     and all drafts are judged again. ``rationales``: the verifier answers from the rationales of the
     drafts alone. ``subset``: it reads the passages of the most promising draft and, without
-    ``unknown_above``, the best hit. ``more``: likewise of the next draft, again and again until
-    there is an answer; with ``unknown_above``, nothing that the drafter rules out. ``all``: it
-    reads all passages; alone, the word stands for ``subset,all``."""
+    ``unknown_above``, the best hit. ``sentences``: it reads these, or what it has read already, and
+    of the other passages the sentences most like the question. ``more``: it reads the passages of
+    the next draft too, again and again until there is an answer; with ``unknown_above``, nothing
+    that the drafter rules out. ``all``: it reads all passages; alone, the word stands for
+    ``subset,all``."""
+    sentence_tokens: int = 100
+    """About how many tokens the sentences of ``sentences`` have together."""
     accept_above: float = 0.0
     """Confidence that an answer of the verifier needs when a later step of ``repair`` could find a
     better one; 0: the first answer is taken, as is the first of ``more``."""
@@ -118,6 +122,7 @@ class Config:
             ("n_written", 1, 200),
             ("max_rationale_tokens", 1, 1024),
             ("max_answer_tokens", 1, 1024),
+            ("sentence_tokens", 1, 4096),
             ("reflection", 0, 2),
         ):
             value = getattr(self, name)

@@ -370,6 +370,14 @@ def test_the_basis_of_an_answer_names_steps_and_decisions_without_alarm() -> Non
     assert "Not needed: verification" in text and "Left out" not in text
 
 
+def test_no_confidence_is_told_where_there_is_no_answer() -> None:
+    lines: list[str] = []
+    ask.print_basis(Answer("q", "They do not say.", "", 0.6, "abstain"), lines.append)
+    assert not any("onfidence" in line for line in lines)
+    ask.print_basis(Answer("q", "42", "", 0.6, "repair"), lines.append)
+    assert "Confidence 60%, decided by repair" in lines
+
+
 def test_claims_and_choices_do_not_mix(nothing: Path, run: Run) -> None:
     result = run("ask", "What?", "--claim", "--choice", "a", "--choice", "b")
     assert_user_error(result, "--claim", "--choice")

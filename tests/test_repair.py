@@ -175,6 +175,41 @@ def test_a_drafter_that_tells_evidence_is_gone_by() -> None:
     assert [passages_in(p) for p in verifier.generated] == [1, 8]
 
 
+def test_sentences_of_the_others_are_read_with_the_best_passage_and_after_it() -> None:
+    one: dict[str, Any] = {"n_drafts": 8, "passages_per_draft": 1, "unknown_above": 0.95}
+    verifier = reads("unknown")
+    drafter = FakeEngine(knows(), yes, none_where(5, 2))
+    answer, _ = ask(drafter, verifier, repair="sentences,more", sentence_tokens=22, **one)
+    assert [s.step for s in answer.repairs] == ["sentences", "more"]
+    first, then = verifier.generated
+    assert first.split("Passage:")[1].startswith(" Title 2\nFact number 2 is here.")
+    assert passages_in(first) == 1 + 3, "some 8 tokens each with its title"
+    assert [s.whole for s in answer.repairs] == [False, False]
+    # What is read next begins with what was read whole, and with nothing of the sentences.
+    assert passages_in(then) == 2 and "Fact number 5 is here." in then
+    assert then.startswith(first[: first.index("Passage:", first.index("Fact number 2"))])
+    # After another step they come to what that has read; with one passage there are none.
+    verifier = reads("unknown")
+    ask(drafter, verifier, repair="subset,sentences", sentence_tokens=22, **one)
+    assert [passages_in(p) for p in verifier.generated] == [1, 4]
+    verifier = reads("unknown")
+    answer, _ = ask(drafter, verifier, n=1, repair="sentences", **one)
+    assert [passages_in(p) for p in verifier.generated] == [1] and answer.repairs[0].whole
+
+
+def test_an_answer_from_a_sentence_is_cited_there() -> None:
+    verifier = reads("7", text="Fact number 7 is here.")
+    one: dict[str, Any] = {"n_drafts": 8, "passages_per_draft": 1, "unknown_above": 0.95}
+    drafter = FakeEngine(knows(), yes, none_where(2))
+    answer, _ = ask(
+        drafter, verifier, repair="sentences", sentence_tokens=200, grounded=True, **one
+    )
+    assert answer.answer == "7" and answer.decided_by == "repair"
+    assert [(c.document, c.text) for c in answer.citations] == [
+        ("doc7.txt", "Fact number 7 is here.")
+    ]
+
+
 def test_a_step_with_nothing_new_to_read_is_not_taken() -> None:
     verifier = reads("unknown")
     answer, _ = ask(FakeEngine(knows(), yes), verifier, n=2, repair="rationales,all,subset")

@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from specrag_native.answering.citations import cite
 from specrag_native.types import Draft, Hit, Passage, RepairStep, Verdict
 
+Extract = Callable[[Sequence[Passage]], Sequence[tuple[Passage, Passage]]]
+"""Returns the best sentences of passages as short passages, each with the passage it is from."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a step gives the verifier to read, and the ``passages`` that it comes from."""
+    """What a step gives the verifier to read, and the ``passages`` that it comes from.
+
+    ``whole``: those read from beginning to end so far, with which a later step begins.
+    """
 
     read: tuple[Passage, ...]
     passages: tuple[Passage, ...]
+    whole: tuple[Passage, ...]
 
 
 def evidence_of(
@@ -28,17 +35,24 @@ def evidence_of(
     hits: Sequence[Hit],
     seen: Sequence[Passage],
     unknown_above: float | None = None,
+    extract: Extract | None = None,
 ) -> Evidence | None:
     """Return what a step reads, or ``None`` when that is nothing new.
 
-    ``seen`` is what was read before; it comes first. With ``unknown_above``, the drafter is trusted
-    to tell evidence from other passages: then the best hit is not read besides, and ``more`` reads
-    nothing further where the drafter says with that probability that there is no evidence. Hits
-    that are in no draft come last.
+    ``seen`` is what was read whole before; it comes first. With ``unknown_above``, the drafter is
+    trusted to tell evidence from other passages: then the best hit is not read besides, and
+    ``more`` reads nothing further where the drafter says with that probability that there is no
+    evidence. Hits that are in no draft come last. ``sentences`` needs ``extract``.
     """
     if step == "rationales":
-        found = list(rationales(verdicts))
-        return Evidence(tuple(r for r, _ in found), tuple(p for _, p in found)) if found else None
+        return _with_short((), rationales(verdicts), tuple(seen))
+    if step == "sentences":
+        assert extract is not None, "sentences need something that extracts them"
+        best = None if seen else evidence_of("subset", verdicts, hits, (), unknown_above)
+        whole = best.whole if best else tuple(seen)
+        read = {p.id for p in whole}
+        found = extract([h.passage for h in hits if h.passage.id not in read])
+        return _with_short(whole, found, whole) or best
     read = {p.id for p in seen}
     besides = () if step == "subset" else read
     if unknown_above is None:
@@ -54,7 +68,19 @@ def evidence_of(
         read.update(p.id for p in new)
         new += [h.passage for h in hits if h.passage.id not in read]
     passages = (*seen, *new)
-    return Evidence(passages, passages) if new else None
+    return Evidence(passages, passages, passages) if new else None
+
+
+def _with_short(
+    first: tuple[Passage, ...],
+    short: Iterable[tuple[Passage, Passage]],
+    whole: tuple[Passage, ...],
+) -> Evidence | None:
+    """Return passages, then short ones with those they are from; ``None`` without short ones."""
+    pairs = tuple(short)
+    if not pairs:
+        return None
+    return Evidence((*first, *(s for s, _ in pairs)), (*first, *(p for _, p in pairs)), whole)
 
 
 def _ruled_out(draft: Draft, unknown_above: float) -> bool:

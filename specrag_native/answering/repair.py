@@ -14,6 +14,7 @@ from specrag_native.answering.baselines import StandardRAG, probability
 from specrag_native.answering.budget import tokens_in
 from specrag_native.answering.confidence import reading_confidence
 from specrag_native.answering.evidence import Evidence, evidence_of, promise
+from specrag_native.answering.extracts import extracts
 from specrag_native.answering.grounding import stands_in
 from specrag_native.answering.rounds import Rounds
 from specrag_native.answering.run import Cost, Models, Run
@@ -24,6 +25,7 @@ from specrag_native.types import DecidedBy, Passage, Repair, RepairStep, Verdict
 
 _NAMES = {
     "rationales": "reading the rationales",
+    "sentences": "reading the best sentences",
     "subset": "reading the best passages",
     "more": "reading more passages",
     "all": "reading all passages",
@@ -70,6 +72,14 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     seen: tuple[Passage, ...] = ()
     whole = True  # nothing was left out of what may be read
     left = list(config.repair_steps)
+
+    def extract(passages: Sequence[Passage]) -> Sequence[tuple[Passage, Passage]]:
+        assert run.vector is not None, "passages are drafted before they are read"
+        with run.stage("repair"):
+            return extracts(
+                run.vector, passages, models.embedder.embed, tokens=config.sentence_tokens
+            )
+
     while left:
         step = left.pop(0)
         if step == "redraft":
@@ -77,7 +87,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
                 out.reading, out.nothing_there = None, False
                 break
             continue
-        evidence = evidence_of(step, rounds.verdicts, run.hits, seen, config.unknown_above)
+        evidence = evidence_of(step, rounds.verdicts, run.hits, seen, config.unknown_above, extract)
         if evidence is None:
             continue
         tokens = _tokens(evidence.read) - (_tokens(seen) if step != "rationales" else 0.0)
@@ -94,8 +104,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
         enough = step == "more" or not left or reading.confidence >= config.accept_above
         if taken and enough:
             break
-        if step != "rationales":
-            seen = evidence.read
+        seen = evidence.whole
         if step == "more":
             left.insert(0, step)
     out.nothing_there &= whole
@@ -181,7 +190,7 @@ def _reading(
     text: str,
     said: float,
 ) -> Reading:
-    whole = step != "rationales" and len(evidence.read) == len(run.hits)
+    whole = len(evidence.whole) == len(evidence.read) == len(run.hits)
     answer = "" if is_unknown(text) else text
     drafts = [v.draft for v in rounds.verdicts]
     return Reading(

@@ -207,7 +207,8 @@ def print_basis(answer: Answer, line: Callable[[str], None], *, show_drafts: boo
         line(f"    \u201c{clean(c.text)}\u201d")
     for sentence in answer.unsupported:
         line(f"Not found in the documents: \u201c{clean(sentence)}\u201d")
-    line(f"Confidence {answer.confidence:.0%}, decided by {answer.decided_by}")
+    if answer.decided_by != "abstain":
+        line(f"Confidence {answer.confidence:.0%}, decided by {answer.decided_by}")
     if answer.left_out:
         line(f"Left out for lack of time: {', '.join(answer.left_out)}")
     for skipped in answer.skipped:

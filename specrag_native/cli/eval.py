@@ -57,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="variants of speculative, separated by commas: random-subsets, one-cluster, "
         "unclustered, plain-clustering, product-clustering, residual-clustering, reflection-0..2, "
         "user-layout, assistant-layout, verify-auto, no-repair, repair-subset, repair-all, "
-        "repair-redraft, repair-rationales, repair-more; "
+        "repair-redraft, repair-rationales, repair-more, repair-sentences; "
         "computed from the drafts by the report: no-draft-score, no-self-containment, "
         "no-self-reflection, raw-scores, random-draft, no-abstention",
     )

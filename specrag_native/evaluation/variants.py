@@ -43,6 +43,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "repair-redraft": {"repair": "redraft,subset,all"},
     "repair-rationales": {"repair": "rationales,subset,all"},
     "repair-more": {"repair": "subset,more"},
+    "repair-sentences": {"repair": "sentences,more"},
 }
 """Ablations that run the models again, by the settings they change."""
 
