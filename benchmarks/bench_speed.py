@@ -4,8 +4,8 @@ Every method answers the same questions from the same passages with the same ver
 one after another, so that what disturbs the machine disturbs all. Only answering is timed: models
 are loaded and passages embedded before. *cold*: no model has computed any of the passages.
 *cached*: the drafter has read each before, and the verifier the one that it reads first; what they
-computed is in memory. *standard-cached*: so has the verifier each for standard RAG, standalone. The
-settings are those fitted for the two models; *llama-cpp-speculative*, which a user would write, has
+computed is in memory. *standard-cached*: so has the verifier each for standard RAG, standalone.
+*standard-nearest* reads only the two passages most similar to the question. The settings are those fitted for the two models; *llama-cpp-speculative*, which a user would write, has
 the number of drafts and of passages from them, and writes and verifies every draft. Answers are
 appended to benchmarks/results/speed.jsonl as they come; what stands there is not measured again.
 
@@ -47,7 +47,7 @@ WORKLOADS = ("hotpotqa", "triviaqa", "musique")
 MOST_PASSAGES = 15
 METHODS = (
     *("standard", "cold", "cached", "llama-cpp-standard"),
-    *("llama-cpp-speculative", "standard-cached"),
+    *("llama-cpp-speculative", "standard-cached", "standard-nearest"),
 )
 
 
@@ -68,7 +68,8 @@ class Workload:
         subsets.preload()
         self.models, self.config = models, config
         self.engines = Engines(models)
-        self._cold_pipeline = Pipeline(_Without(self.engines), config=config)
+        self._without = _Without(self.engines)
+        self._cold_pipeline = Pipeline(self._without, config=config)
         self._pipeline = Pipeline(self.engines, config=config)
         self._rivals: dict[str, Any] = {}
 
@@ -85,6 +86,10 @@ class Workload:
                 from rivals.cached_standard import CachedStandardRAG
 
                 self._rivals[name] = CachedStandardRAG(self.engines.verifier, self.config)
+            elif name == "standard-nearest":
+                from rivals.nearest_standard import NearestStandardRAG
+
+                self._rivals[name] = NearestStandardRAG(self._without.verifier, self.config)
             elif name == "llama-cpp-standard":
                 from rivals.llama_cpp_standard import LlamaStandardRAG
 

@@ -201,6 +201,7 @@ METHODS = {
     "cold": "Speculative RAG, nothing cached",
     "cached": "Speculative RAG, passages cached",
     "standard-cached": "standard RAG, passages cached and not seeing each other",
+    "standard-nearest": "standard RAG, only the two passages nearest to the question",
     "llama-cpp-standard": "standard RAG, llama_cpp.Llama",
     "llama-cpp-speculative": "Speculative RAG, llama_cpp.Llama, one draft after another",
 }
