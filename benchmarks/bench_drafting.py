@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ties import gap
+
 from specrag_native.config import Config
 from specrag_native.engine import EngineOptions, NativeEngine
 from specrag_native.evaluation import machine
@@ -122,7 +124,8 @@ def lookup(args: argparse.Namespace) -> None:
         pairs = itertools.islice(itertools.combinations(example.passages, 2), 5)
         batches.append([drafter_prompt(plain, example.question, pair) for pair in pairs])
         n += len(batches[-1])
-    same = parted_at_a_tie = ended_elsewhere = others = 0
+    same = 0
+    gaps: list[float | None] = []
     seconds: dict[str, list[float]] = {"plain": [], "lookup": []}
     proposed = accepted = 0
     for batch in batches:
@@ -131,35 +134,20 @@ def lookup(args: argparse.Namespace) -> None:
         seconds["lookup"].append(b.usage.decode_s)
         proposed += b.usage.proposed
         accepted += b.usage.accepted
-        for one, other in zip(a, b, strict=True):
-            if one.tokens == other.tokens:
+        for prompt, one, other in zip(batch, a, b, strict=True):
+            if [c.tokens for c in one.completions] == [c.tokens for c in other.completions]:
                 same += 1
-                continue
-            at = next(
-                (
-                    i
-                    for i, (x, y) in enumerate(zip(one.tokens, other.tokens, strict=False))
-                    if x != y
-                ),
-                None,
-            )
-            if at is None:  # one ended where the other went on; an end has no recorded chance
-                ended_elsewhere += 1
-                continue
-            # At a tie both wrote a token that was, but for the library's noise, as probable.
-            if abs(one.logprobs[at] - other.logprobs[at]) < args.tie:
-                parted_at_a_tie += 1
             else:
-                others += 1
+                gaps.append(gap(plain, prompt, one, other))
     save(
         "lookup",
         {
             "prompts": n,
             "guesses": args.guesses,
             "same": same,
-            "parted_at_a_tie": parted_at_a_tie,
-            "ended_elsewhere": ended_elsewhere,
-            "other_differences": others,
+            "gaps_nats": [None if g is None else round(g, 3) for g in gaps],
+            "parted_at_a_tie": sum(g is not None and g < args.tie for g in gaps),
+            "other_differences": sum(g is None or g >= args.tie for g in gaps),
             "tie_nats": args.tie,
             "proposed": proposed,
             "accepted": accepted,

@@ -5,9 +5,10 @@ one after another, so that what disturbs the machine disturbs all. Only answerin
 are loaded and passages embedded before. *cold*: no model has computed any of the passages.
 *cached*: the drafter has read each before, and the verifier the one that it reads first; what they
 computed is in memory. *standard-cached*: so has the verifier each for standard RAG, standalone.
-*standard-nearest* reads only the two passages most similar to the question. The settings are those fitted for the two models; *llama-cpp-speculative*, which a user would write, has
-the number of drafts and of passages from them, and writes and verifies every draft. Answers are
-appended to benchmarks/results/speed.jsonl as they come; what stands there is not measured again.
+*standard-nearest* reads only the two passages most similar to the question. The settings are those
+fitted for the two models; *llama-cpp-speculative*, which a user would write, has the number of
+drafts and of passages from them, and writes and verifies every draft. Answers are appended to
+benchmarks/results/speed.jsonl as they come; what stands there is not measured again.
 
     python benchmarks/bench_speed.py hotpotqa --questions hotpotqa-dev.jsonl.gz --limit 20
     python benchmarks/bench_speed.py triviaqa --questions triviaqa-dpr-dev.jsonl.gz --limit 20
