@@ -22,7 +22,8 @@ from typing import Any
 from ties import gap
 
 from specrag_native.config import Config
-from specrag_native.engine import EngineOptions, NativeEngine
+from specrag_native.engine import NativeEngine
+from specrag_native.engine_options import EngineOptions
 from specrag_native.evaluation import machine
 from specrag_native.evaluation.datasets import read_dataset
 from specrag_native.hardware import physical_cores

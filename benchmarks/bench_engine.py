@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from specrag_native import prompts
-from specrag_native.engine import EngineOptions, NativeEngine
+from specrag_native.engine import NativeEngine
+from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ModelNotFoundError
 from specrag_native.hardware import physical_cores
 from specrag_native.model_files import catalog

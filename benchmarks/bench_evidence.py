@@ -18,7 +18,8 @@ from stored import read_rows
 
 from specrag_native.answering.drafter import Drafter
 from specrag_native.config import Config
-from specrag_native.engine import EngineOptions, NativeEmbedder, NativeEngine
+from specrag_native.engine import NativeEmbedder, NativeEngine
+from specrag_native.engine_options import EngineOptions
 from specrag_native.evaluation import machine
 from specrag_native.evaluation.datasets import read_dataset
 from specrag_native.evaluation.metrics import contains_answer, grade

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from specrag_native.engine import EngineOptions, NativeEmbedder, NativeEngine
+from specrag_native.engine import NativeEmbedder, NativeEngine
+from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ModelFileError
 from specrag_native.passage_cache import CacheFolder
 

@@ -14,7 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from specrag_native.engine import EngineOptions, NativeEngine
+from specrag_native.engine import NativeEngine
+from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ConfigError
 from specrag_native.prompts import drafter_prompt, standard_prompt
 from specrag_native.protocol import CancelFlag, Prompt

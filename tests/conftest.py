@@ -45,13 +45,15 @@ def embedder_path() -> Path:
 
 @pytest.fixture(scope="session")
 def drafter(drafter_path: Path) -> NativeEngine:
-    from specrag_native.engine import EngineOptions, NativeEngine
+    from specrag_native.engine import NativeEngine
+    from specrag_native.engine_options import EngineOptions
 
     return NativeEngine(drafter_path, EngineOptions(n_ctx=2048, n_batch=256, n_seq_max=16))
 
 
 @pytest.fixture(scope="session")
 def embedder(embedder_path: Path) -> Iterator[NativeEngine]:
-    from specrag_native.engine import EngineOptions, NativeEngine
+    from specrag_native.engine import NativeEngine
+    from specrag_native.engine_options import EngineOptions
 
     yield NativeEngine(embedder_path, EngineOptions(n_ctx=512, n_batch=512, n_seq_max=8))

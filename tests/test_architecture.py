@@ -16,7 +16,7 @@ PACKAGE = Path(specrag_native.__file__).parent
 
 LADDER = (
     {"errors", "types", "words", "sentences"},
-    {"config", "protocol", "events", "hardware"},
+    {"config", "protocol", "events", "hardware", "engine_options"},
     {"chat", "prompts", "native"},
     {"model_files"},
     {"engine"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from specrag_native.config import Config
-from specrag_native.engine import EngineOptions
+from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ConfigError
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from specrag_native.engine import EngineOptions, NativeEngine
+from specrag_native.engine import NativeEngine
+from specrag_native.engine_options import EngineOptions
 from specrag_native.protocol import Segment
 
 pytestmark = pytest.mark.model

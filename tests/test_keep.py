@@ -9,7 +9,8 @@ import pytest
 
 from specrag_native.answering.drafter import Drafter
 from specrag_native.config import Config
-from specrag_native.engine import EngineOptions, NativeEngine
+from specrag_native.engine import NativeEngine
+from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ConfigError, ModelFileError
 from specrag_native.native import new_cancel_flag
 from specrag_native.protocol import GenerateOptions, Generation, Prompt, Segment, Stage

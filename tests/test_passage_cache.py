@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from specrag_native.engine import EngineOptions, NativeEngine
+from specrag_native.engine import NativeEngine
+from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ConfigError
 from specrag_native.passage_cache import (
     CacheFolder,

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from specrag_native.engine import EngineOptions, NativeEngine
+from specrag_native.engine import NativeEngine
+from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ConfigError, ContextFullError, ModelFileError
 from specrag_native.protocol import GenerateOptions, Prompt, Segment, Stage
 from tests.tiny_model import write_tiny

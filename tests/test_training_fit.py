@@ -20,7 +20,8 @@ torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("peft", reason="the train extra is not installed")
 pytest.importorskip("transformers", reason="the train extra is not installed")
 
-from specrag_native.engine import EngineOptions, NativeEngine  # noqa: E402
+from specrag_native.engine import NativeEngine  # noqa: E402
+from specrag_native.engine_options import EngineOptions  # noqa: E402
 from specrag_native.model_files.adapter import merge, read_adapter  # noqa: E402
 from specrag_native.protocol import Segment  # noqa: E402
 from specrag_native.training import base as bases  # noqa: E402

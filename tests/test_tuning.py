@@ -19,7 +19,8 @@ from fakes import FakeEngine, text_of
 from specrag_native import hardware
 from specrag_native.cli import doctor
 from specrag_native.cli import tune as command
-from specrag_native.engine import EngineOptions, NativeEngine
+from specrag_native.engine import NativeEngine
+from specrag_native.engine_options import EngineOptions
 from specrag_native.engines import DEFAULT_OPTIONS, Engines, ModelPaths
 from specrag_native.errors import Cancelled, ConfigError, ModelFileError, UserError
 from specrag_native.evaluation import machine

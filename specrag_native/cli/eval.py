@@ -92,7 +92,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run what is left to run and say where the results are."""
     from specrag_native.answering.calibration import settings_for
-    from specrag_native.engine import EngineOptions, NativeEngine
+    from specrag_native.engine import NativeEngine
+    from specrag_native.engine_options import EngineOptions
     from specrag_native.engines import Engines, ModelPaths
     from specrag_native.errors import IndexStoreError
     from specrag_native.evaluation import machine

@@ -314,7 +314,8 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def _engine(name: str, threads: int, *, adapter: str = "") -> NativeEngine:
-    from specrag_native.engine import EngineOptions, NativeEngine
+    from specrag_native.engine import NativeEngine
+    from specrag_native.engine_options import EngineOptions
     from specrag_native.model_files import catalog
 
     path = catalog.resolve(name, role="drafter").path

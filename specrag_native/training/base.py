@@ -59,7 +59,8 @@ class Base:
     def tokeniser(self) -> Tokeniser:
         """Return the tokeniser: the engine's own for a GGUF, so that tokens are exact."""
         if self.is_gguf:
-            from specrag_native.engine import EngineOptions, NativeEngine
+            from specrag_native.engine import NativeEngine
+            from specrag_native.engine_options import EngineOptions
 
             return NativeEngine(
                 self.path, EngineOptions(n_ctx=256, n_batch=32, n_seq_max=2, n_outputs_max=1)

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from specrag_native.engine import EngineOptions
+from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import Cancelled, ConfigError, EngineError, ModelFileError
 from specrag_native.hardware import physical_cores, usable_cores, waited_s
 from specrag_native.protocol import CancelFlag, Engine

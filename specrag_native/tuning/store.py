@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from specrag_native import hardware
-from specrag_native.engine import EngineOptions
+from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ConfigError, UserError
 from specrag_native.model_files import model_dir
 from specrag_native.model_files.model_dir import file_digest

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from specrag_native.engine import EngineOptions, NativeEngine
+from specrag_native.engine import NativeEngine
+from specrag_native.engine_options import EngineOptions
 from specrag_native.native import quantise
 from specrag_native.protocol import CancelFlag, Engine
 from specrag_native.tuning.found import Tuning
