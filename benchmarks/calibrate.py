@@ -6,7 +6,7 @@ draft per question with all scores, right or wrong. A logistic regression on the
 was not fitted on. Without more, `repair_below` is the lowest confidence from which on at least the
 wanted share of the answers is right, by those held-out predictions.
 
-What `specrag eval ... --method standard,speculative --half tune --set repair=sentences,more --set
+What `specrag eval ... --method standard,speculative --half tune --set repair=subset,more --set
 repair_below=1 --set accept_above=1` wrote (every step is taken) gives the weights for answers that
 the verifier read itself likewise, one row per step of repair that found an answer. Then `repair`,
 `repair_below` and `accept_above` are those that would have cost the fewest of the verifier's tokens
@@ -47,7 +47,7 @@ from specrag_native.evaluation.summary import ece
 from specrag_native.types import Draft, LogprobSpan, Scores, Subset, Verdict
 
 FOLDS = 10
-STEPS = ("sentences", "more")
+STEPS = ("subset", "more")
 """Steps of repair in the runs that policies are chosen by."""
 POLICY = {"repair", "repair_below", "accept_above", "policy"}
 """What is chosen together."""

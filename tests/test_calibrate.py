@@ -51,7 +51,7 @@ def write_run(folder: Path, n: int, repairs: Any, *, accept_above: float = 0.0) 
     """Write ``n`` questions whose belief tells right from wrong, nine times in ten."""
     config: dict[str, Any] = {"normalisation": "mean", "verify": "always", "repair": "all"}
     config |= {"accept_above": accept_above, "repair_below": 1.0}
-    config["repair"] = "sentences,more" if accept_above else "subset"
+    config["repair"] = "subset,more" if accept_above else "subset"
     config |= {f"use_{name}": True for name in ("draft_score", "self_containment")}
     header = Header(
         *("set", "speculative", "speculative", "0" * 16, config | {"use_self_reflection": True}),
@@ -133,7 +133,7 @@ def write_standard(folder: Path, n: int, right: float) -> None:
 def both_steps(name: str, right: bool, belief: float) -> list[dict[str, Any]]:
     """The first passage is as good as the draft; what is read after them is always right."""
     return [
-        reading("x", right, belief, step="sentences"),
+        reading("x", right, belief, step="subset"),
         reading("y", fraction(name, "read") < 0.97, 0.95, whole=True),
     ]
 
