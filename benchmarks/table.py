@@ -300,8 +300,8 @@ def cache_table() -> str:
         "",
         f"Guessing {guess['guesses']} tokens a step over {guess['prompts']} prompts: "
         f"{guess['same']} drafts the same token for token, {guess['parted_at_a_tie']} part at a "
-        f"tie (two choices within {guess['tie_nats']} nats behind the same text, the library's noise "
-        f"between shapes of a batch), {guess['other_differences']} differ otherwise; "
+        f"tie (two choices within {guess['tie_nats']} nats behind the same text, the library's "
+        f"noise between shapes of a batch), {guess['other_differences']} differ otherwise; "
         f"{guess['accepted']} of "
         f"{guess['proposed']} guesses accepted; decoding five drafts takes {fast:.2f} s instead of "
         f"{plain:.2f} s, medians; `{guess['command']}`.",

@@ -16,8 +16,8 @@ END_OF_TURN = "<|im_end|>"
 def gap(engine: NativeEngine, prompt: Prompt, one: Generation, other: Generation) -> float | None:
     """Return by how many nats one draft's choice beats the other's, where they part.
 
-    The choices are scored behind the same text in one call, as neither draft computed them. ``None``
-    when that text, tokenised anew, is not the tokens that were written.
+    The choices are scored behind the same text in one call, as neither draft computed them.
+    ``None`` when that text, tokenised anew, is not the tokens that were written.
     """
     written: list[Segment] = []
     for x, y in zip(one.completions, other.completions, strict=False):
