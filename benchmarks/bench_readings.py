@@ -1,0 +1,121 @@
+r"""What the verifier answers from few passages, by how they are chosen.
+
+The drafter ranks the passages of a question, each read alone, by how little it is inclined to say
+that there is no evidence; the embedder ranks them by their similarity to the question. From the
+best by either, and from a few more, the verifier answers as in repair. Rows are appended to
+benchmarks/results/readings.jsonl; what stands there is not measured again.
+
+    python benchmarks/bench_readings.py SET.jsonl.gz [SET...] --limit 25
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stored import read_rows
+
+from specrag_native.answering.baselines import StandardRAG
+from specrag_native.answering.drafter import Drafter
+from specrag_native.answering.extracts import extracts
+from specrag_native.answering.grounding import stands_in
+from specrag_native.config import Config
+from specrag_native.engines import Engines, ModelPaths
+from specrag_native.evaluation import machine
+from specrag_native.evaluation.datasets import Example, read_dataset
+from specrag_native.evaluation.metrics import contains_answer, grade
+from specrag_native.hardware import physical_cores
+from specrag_native.model_files import catalog
+from specrag_native.prompts import is_unknown
+from specrag_native.retrieval.embedding import embedding_text
+from specrag_native.types import Passage, Subset
+
+RESULTS = Path(__file__).parent / "results" / "readings.jsonl"
+MOST_PASSAGES = 10
+
+
+class Readings:
+    """The models, and what the verifier answers from each choice of passages."""
+
+    def __init__(self, models: ModelPaths, config: Config) -> None:
+        self._engines, self._config = Engines(models), config
+        self._drafter = Drafter(self._engines.drafter, config)
+        self._reader = StandardRAG(self._engines.verifier, config, may_abstain=True)
+
+    def of(self, example: Example) -> dict[str, Any]:
+        """Return both orders and all readings of a question."""
+        passages = example.passages[:MOST_PASSAGES]
+        embed = self._engines.embedder.embed
+        question = embed([example.question.text])[0]
+        cosine = embed([embedding_text(p.title, p.text) for p in passages]) @ question
+        drafts, _ = self._drafter.draft(example.question, [Subset((p,)) for p in passages])
+        none = [d.unknown_logprob or 0.0 for d in drafts]
+        ranked = [passages[i] for i in sorted(range(len(passages)), key=lambda i: none[i])]
+        nearest = [passages[i] for i in sorted(range(len(passages)), key=lambda i: -cosine[i])]
+        short = extracts(question, ranked[1:], embed, tokens=self._config.sentence_tokens)
+        with_sentences = [ranked[0], *(s for s, _ in short)]
+        return {
+            "none": [round(x, 4) for x in none],
+            "cosine": [round(float(x), 4) for x in cosine],
+            "holds": {
+                name: contains_answer(f"{p.title}\n{p.text}", example.answers)
+                for name, p in (("best", ranked[0]), ("nearest", nearest[0]))
+            },
+            "readings": {
+                "best": self._read(example, ranked[:1]),
+                "best and sentences": self._read(
+                    example, with_sentences, [ranked[0], *(p for _, p in short)]
+                ),
+                "best two": self._read(example, ranked[:2]),
+                "nearest": self._read(example, nearest[:1]),
+                "nearest two": self._read(example, nearest[:2]),
+            },
+        }
+
+    def _read(
+        self, example: Example, read: Sequence[Passage], of: Sequence[Passage] = ()
+    ) -> dict[str, Any]:
+        """Return whether an answer was found that stands in what was read, and is right."""
+        text, _, _ = self._reader.answer(example.question, read)
+        found = not is_unknown(text) and stands_in(text, example.question, of or read)
+        right = found and grade(text, example.question, example.answers).right > 0
+        return {"found": found, "right": right, "words": sum(len(p.text.split()) for p in read)}
+
+
+def main() -> None:
+    """Measure what the command line names and is not stored yet."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sets", nargs="+", type=Path)
+    parser.add_argument("--half", default="tune", choices=("tune", "report"))
+    parser.add_argument("--limit", type=int, default=25)
+    args = parser.parse_args()
+    models = ModelPaths(*(catalog.path_for(r) for r in ("drafter", "verifier", "embedder")))
+    digests = [machine.sha256(path)[:12] for path in (models.drafter, models.verifier)]
+    config = Config(layout="standalone", n_drafts=MOST_PASSAGES, passages_per_draft=1, n_written=1)
+    readings = Readings(models, config)
+    stamp = machine.describe(threads=physical_cores())
+    done = {(*r["models"], r["id"]) for r in read_rows(RESULTS)}
+    for file in args.sets:
+        dataset = read_dataset(file, half=args.half, limit=args.limit)
+        for example in dataset.examples:
+            if (*digests, example.id) in done:
+                continue
+            row = {
+                "set": dataset.name,
+                "id": example.id,
+                "half": args.half,
+                "models": digests,
+                **readings.of(example),
+                "machine": stamp,
+            }
+            with RESULTS.open("a") as out:
+                out.write(json.dumps(row) + "\n")
+            found = {name: r["right"] for name, r in row["readings"].items()}
+            print(f"{example.id:24} {found}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
