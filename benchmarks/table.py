@@ -293,7 +293,6 @@ def cache_table() -> str:
         )
     guess = found["lookup"]
     plain, fast = (guess["decode_s_median"][k] for k in ("plain", "lookup"))
-    others = guess["prompts"] - guess["same"] - guess["parted_at_a_tie"]
     lines += [
         "",
         f"{run['passages']} passages, {run['f16']['tokens']} tokens, {run['model']}, "
@@ -302,7 +301,7 @@ def cache_table() -> str:
         f"Guessing {guess['guesses']} tokens a step over {guess['prompts']} prompts: "
         f"{guess['same']} drafts the same token for token, {guess['parted_at_a_tie']} part at a "
         f"tie (two choices within {guess['tie_nats']} nats behind the same text, the library's "
-        f"noise between shapes of a batch), {others} differ otherwise; "
+        f"noise between shapes of a batch), {guess['other_differences']} differ otherwise; "
         f"{guess['accepted']} of "
         f"{guess['proposed']} guesses accepted; decoding five drafts takes {fast:.2f} s instead of "
         f"{plain:.2f} s, medians; `{guess['command']}`.",
