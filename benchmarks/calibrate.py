@@ -42,7 +42,8 @@ from specrag_native.config import Config
 from specrag_native.evaluation.datasets import half_of
 from specrag_native.evaluation.offline import total
 from specrag_native.evaluation.policy import Step, Trace, cheapest, policies
-from specrag_native.evaluation.results import DraftRecord, Header, Record, read_folder
+from specrag_native.evaluation.records import DraftRecord, Header, Record
+from specrag_native.evaluation.results import read_folder
 from specrag_native.evaluation.summary import ece
 from specrag_native.types import Draft, LogprobSpan, Scores, Subset, Verdict
 

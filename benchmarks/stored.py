@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+RESULTS = Path(__file__).parent / "results"
+"""Where measurements are kept."""
+
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows that were stored so far, none where nothing was."""

@@ -12,7 +12,8 @@ from typing import Any
 
 from specrag_native.evaluation.datasets import half_of
 from specrag_native.evaluation.metrics import Grade
-from specrag_native.evaluation.results import DraftRecord, Header, Record, ResultFile
+from specrag_native.evaluation.records import DraftRecord, Header, Record
+from specrag_native.evaluation.results import ResultFile
 from specrag_native.types import LogprobSpan, Usage
 from tests.evaluation_fakes import fraction
 

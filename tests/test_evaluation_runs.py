@@ -13,13 +13,8 @@ from specrag_native.errors import ConfigError, QuestionError, UserError
 from specrag_native.evaluation.datasets import read_dataset
 from specrag_native.evaluation.methods import Session, build
 from specrag_native.evaluation.offline import derive
-from specrag_native.evaluation.results import (
-    FORMAT,
-    ResultsError,
-    ResultSet,
-    read_folder,
-    read_results,
-)
+from specrag_native.evaluation.records import FORMAT
+from specrag_native.evaluation.results import ResultsError, ResultSet, read_folder, read_results
 from specrag_native.evaluation.reuse import DraftMemory
 from specrag_native.evaluation.runner import Evaluation
 from specrag_native.evaluation.sharing import export

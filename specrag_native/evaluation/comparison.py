@@ -12,7 +12,8 @@ from pathlib import Path
 
 from specrag_native.evaluation.intervals import Interval, paired_difference
 from specrag_native.evaluation.offline import derive
-from specrag_native.evaluation.results import Header, Record, ResultSet
+from specrag_native.evaluation.records import Header, Record
+from specrag_native.evaluation.results import ResultSet
 from specrag_native.evaluation.summary import Summary, summarise
 
 BASELINE = "standard"

@@ -12,7 +12,8 @@ from typing import Any
 from specrag_native import prompts
 from specrag_native.answering.verifier import log_add
 from specrag_native.evaluation.metrics import Grade
-from specrag_native.evaluation.results import DraftRecord, Record, ResultSet
+from specrag_native.evaluation.records import DraftRecord, Record
+from specrag_native.evaluation.results import ResultSet
 from specrag_native.types import LogprobSpan
 
 Rule = Callable[[Record, Mapping[str, Any]], Record]

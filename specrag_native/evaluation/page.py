@@ -14,7 +14,7 @@ from html import escape
 from specrag_native.evaluation.comparison import Entry, Group
 from specrag_native.evaluation.datasets import Example
 from specrag_native.evaluation.offline import any_right
-from specrag_native.evaluation.results import DraftRecord, Record
+from specrag_native.evaluation.records import DraftRecord, Record
 from specrag_native.evaluation.tables import NONE, Table
 
 N_SHOWN = 10

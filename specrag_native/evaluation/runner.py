@@ -18,7 +18,8 @@ from specrag_native.errors import QuestionError
 from specrag_native.evaluation import metrics
 from specrag_native.evaluation.datasets import Dataset, Example
 from specrag_native.evaluation.methods import Method, Session, build
-from specrag_native.evaluation.results import DraftRecord, Header, Record, ResultFile
+from specrag_native.evaluation.records import DraftRecord, Header, Record
+from specrag_native.evaluation.results import ResultFile
 from specrag_native.evaluation.variants import Variant
 from specrag_native.retrieval.embedding import embedding_text
 from specrag_native.types import Answer, Hit, Repair, Verdict

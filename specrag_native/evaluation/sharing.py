@@ -11,7 +11,8 @@ import gzip
 import json
 from pathlib import Path
 
-from specrag_native.evaluation.results import Header, Record, read_lines
+from specrag_native.evaluation.records import Header, Record
+from specrag_native.evaluation.results import read_lines
 
 N_WORDS = 8
 """Words of an answer that are kept."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from specrag_native.evaluation.intervals import Interval, bootstrap_mean
 from specrag_native.evaluation.offline import any_right
-from specrag_native.evaluation.results import Record
+from specrag_native.evaluation.records import Record
 from specrag_native.types import Usage
 
 N_BINS = 10

@@ -1,0 +1,1 @@
+"""Tables of figures, each from the results that its benchmark stored."""

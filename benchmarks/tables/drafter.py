@@ -1,0 +1,102 @@
+"""How well drafters draft, and tell passages with the answer from others."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from stored import RESULTS, read_rows
+
+
+def drafter_table() -> str:
+    """Return the Markdown of how well the trained drafter drafts, beside its untrained base."""
+    stored = json.loads((RESULTS / "drafter.json").read_text())
+    questions = stored["questions"]
+    both = [q for q in questions if "tuned" in q and "untuned" in q]
+    lines = [
+        "| set | questions | drafter | chosen draft right | at random | some right | unknown |",
+        "|---|---|---|---|---|---|---|",
+    ]
+
+    def line(name: str, rows: list[dict[str, Any]], who: str) -> None:
+        n = len(rows)
+        mean = {
+            key: sum(r[who][key] for r in rows) / n
+            for key in ("right", "random", "some_draft_right")
+        }
+        unknown = sum(r[who]["unknown"] for r in rows) / sum(r[who]["drafts"] for r in rows)
+        shares = [mean["right"], mean["random"], mean["some_draft_right"], unknown]
+        label = "trained" if who == "tuned" else "untrained"
+        lines.append(
+            f"| {name} | {n} | {label} | " + " | ".join(f"{100 * x:.0f}%" for x in shares) + " |"
+        )
+
+    for name in sorted({q["set"] for q in both}):
+        for who in ("untuned", "tuned"):
+            line(name, [q for q in both if q["set"] == name], who)
+    for who in ("untuned", "tuned"):
+        line("**all of these**", both, who)
+    for name in sorted({q["set"] for q in questions} - {q["set"] for q in both}):
+        line(name, [q for q in questions if q["set"] == name], "tuned")
+    c = stored["check"]["tuned"]
+    lines += [
+        "",
+        f"The same questions for both drafters where both stand; five drafts of two passages, "
+        f"chosen by the full score, no repair. `{stored['command']}`.",
+        "",
+        f"On {c['examples']} held-back examples ({c['answerable']} can be answered from their "
+        f"subset): {100 * c['right']:.0f}% answered right; of those that cannot, "
+        f"{100 * c['unknown_recall']:.0f}% say unknown, and {100 * c['unknown_precision']:.0f}% of "
+        f"the unknowns are right; {100 * c['support']:.0f}% of the rationales' words are supported "
+        f"by their passages; {c['rationale_tokens']:.0f} tokens per rationale; "
+        f"{100 * c['malformed']:.0f}% malformed. `{stored['check']['command']}`.",
+    ]
+    return "\n".join(lines)
+
+
+def evidence_table() -> str:
+    """Return the Markdown of how well drafters tell passages with the answer from others."""
+    rows = read_rows(RESULTS / "evidence.jsonl")
+    lines = [
+        "| weights | some draft right | its best passage holds the answer | its best two "
+        "| best by cosine | best two by cosine | any passage "
+        "| unknown at 0.95: precision, recall |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+
+    def share(found: list[bool]) -> str:
+        return f"{100 * sum(found) / len(found):.0f}%"
+
+    def best(rows: list[dict[str, Any]], key: str, sign: int, n: int) -> str:
+        return share(
+            [
+                any(r["holds"][i] for i in sorted(_all(r), key=lambda i: sign * r[key][i])[:n])
+                for r in rows
+            ]
+        )
+
+    def _all(row: dict[str, Any]) -> range:
+        return range(len(row["holds"]))
+
+    for digest in dict.fromkeys(r["sha256"] for r in rows):
+        here = [r for r in rows if r["sha256"] == digest]
+        said = [(r["none"][i] >= math.log(0.95), r["holds"][i]) for r in here for i in _all(r)]
+        right = [not holds for unknown, holds in said if unknown]
+        recalled = [unknown for unknown, holds in said if not holds]
+        lines.append(
+            f"| `{digest}` | {share([any(r['right']) for r in here])} "
+            f"| {best(here, 'none', 1, 1)} | {best(here, 'none', 1, 2)} "
+            f"| {best(here, 'cosine', -1, 1)} | {best(here, 'cosine', -1, 2)} "
+            f"| {share([any(r['holds']) for r in here])} "
+            f"| {share(right) if right else '-'}, {share(recalled)} |"
+        )
+    sets = dict.fromkeys(r["set"] for r in rows)
+    n = max(sum(r["sha256"] == d for r in rows) for d in {r["sha256"] for r in rows})
+    lines += [
+        "",
+        f"{n} questions of the {rows[0]['half']} halves of {', '.join(sets)}; every passage "
+        'drafted alone. A passage is best where the drafter is least inclined to begin with "none".'
+        " `python benchmarks/bench_evidence.py SETS --drafter FILE --limit 8`.",
+    ]
+    return "\n".join(lines)
