@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +332,24 @@ def test_a_method_of_the_users_own_is_measured_like_the_others(tmp_path: Path) -
     for name in (f"{mine}:None", "nothing", f"{tmp_path / 'no.py'}:Mine"):
         with pytest.raises(ConfigError, match="expected"):
             build(Variant("x", name, Config()), session())
+
+
+def test_a_method_may_import_what_stands_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    package = tmp_path / "own_methods"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "words.py").write_text("WORD = 'seven'\n")
+    mine = package / "mine.py"
+    mine.write_text(
+        "from own_methods.words import WORD\ndef make(session, config):\n    return WORD\n"
+    )
+    assert build(Variant("x", f"{mine}:make", Config()), session()) == "seven"
+    mine.write_text("import nowhere_to_be_found\n")
+    with pytest.raises(ConfigError, match=r"mine\.py cannot be imported.*nowhere_to_be_found"):
+        build(Variant("x", f"{mine}:make", Config()), session())
 
 
 def test_the_command_runs_and_says_where_results_are(

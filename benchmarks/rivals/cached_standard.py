@@ -45,6 +45,6 @@ class CachedStandardRAG:
         )
 
 
-def build(session: Any, config: Config) -> CachedStandardRAG:
-    """Return the method for ``specrag eval --method FILE.py:build``."""
+def standard_cached(session: Any, config: Config) -> CachedStandardRAG:
+    """Return the method for ``specrag eval --method FILE.py:standard_cached``."""
     return CachedStandardRAG(session.models.verifier, config)

@@ -196,8 +196,8 @@ class LlamaSpeculativeRAG:
         self._verifier.llama.close()
 
 
-def build(session: Any, config: Config) -> LlamaSpeculativeRAG:
-    """Return the method for ``specrag eval --method FILE.py:build``."""
+def llama_cpp_speculative(session: Any, config: Config) -> LlamaSpeculativeRAG:
+    """Return the method for ``specrag eval --method FILE.py:llama_cpp_speculative``."""
     return LlamaSpeculativeRAG(
         model_path(session, "drafter"),
         model_path(session, "verifier"),

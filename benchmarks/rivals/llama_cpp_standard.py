@@ -52,8 +52,8 @@ class LlamaStandardRAG:
         self._llama.close()
 
 
-def build(session: Any, config: Config) -> LlamaStandardRAG:
-    """Return the method for ``specrag eval --method FILE.py:build``."""
+def llama_cpp_standard(session: Any, config: Config) -> LlamaStandardRAG:
+    """Return the method for ``specrag eval --method FILE.py:llama_cpp_standard``."""
     return LlamaStandardRAG(
         model_path(session, "verifier"), threads=threads_of(session), config=config
     )

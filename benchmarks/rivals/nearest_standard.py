@@ -34,6 +34,6 @@ class NearestStandardRAG:
         return answered(question, text, begin=begin, usage={"verifier": usage})
 
 
-def build(session: Any, config: Config) -> NearestStandardRAG:
-    """Return the method for ``specrag eval --method FILE.py:build``."""
+def standard_nearest(session: Any, config: Config) -> NearestStandardRAG:
+    """Return the method for ``specrag eval --method FILE.py:standard_nearest``."""
     return NearestStandardRAG(session.models.verifier, config)

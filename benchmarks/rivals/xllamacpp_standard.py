@@ -61,8 +61,8 @@ class XllamacppStandardRAG:
         del self._server
 
 
-def build(session: Any, config: Config) -> XllamacppStandardRAG:
-    """Return the method for ``specrag eval --method FILE.py:build``."""
+def xllamacpp_standard(session: Any, config: Config) -> XllamacppStandardRAG:
+    """Return the method for ``specrag eval --method FILE.py:xllamacpp_standard``."""
     return XllamacppStandardRAG(
         model_path(session, "verifier"), threads=threads_of(session), config=config
     )

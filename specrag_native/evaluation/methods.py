@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,10 +153,11 @@ def build(variant: Variant, session: Session) -> Method:
 def load_method(name: str, session: Session, config: Config) -> Method:
     """Return a method of the user's own, from ``FILE.py:NAME``.
 
-    ``NAME`` is called with the session and the configuration and returns a :class:`Method`.
+    ``NAME`` is called with the session and the configuration and returns a :class:`Method`. The
+    file may import what stands beside it, or beside the package it belongs to.
 
     Raises:
-        ConfigError: there is no such file or name.
+        ConfigError: there is no such file or name, or the file cannot be imported.
     """
     file, _, attribute = name.rpartition(":")
     path = Path(file)
@@ -168,11 +170,24 @@ def load_method(name: str, session: Session, config: Config) -> Method:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is no Python file: expected FILE.py:NAME")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    if (beside := str(_import_root(path))) not in sys.path:
+        sys.path.append(beside)
+    try:
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        raise ConfigError(f"{path} cannot be imported: {error}") from error
     if not hasattr(module, attribute):
         raise ConfigError(f"{path} has no {attribute}: expected FILE.py:NAME")
     make: Any = getattr(module, attribute)
     return cast(Method, make(session, config))
+
+
+def _import_root(path: Path) -> Path:
+    """Return the folder of a file, or of the outermost package it belongs to."""
+    folder = path.resolve().parent
+    while (folder / "__init__.py").is_file():
+        folder = folder.parent
+    return folder
 
 
 def _fitting(config: Config, hits: Sequence[Hit] | None) -> Config:
