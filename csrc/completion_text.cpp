@@ -25,6 +25,10 @@ bool is_forbidden_second(unsigned char lead, unsigned char second) {
 
 }  // namespace
 
+bool is_blank(const std::string& text) {
+    return text.find_first_not_of(" \t\r\n") == std::string::npos;
+}
+
 std::size_t whole_utf8_length(const std::string& bytes) {
     // Only the last character can be incomplete: look back at most three bytes for its lead.
     const std::size_t n = bytes.size();

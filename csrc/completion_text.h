@@ -38,6 +38,9 @@ private:
     std::size_t longest_stop_ = 0;
 };
 
+// Whether there is nothing but white space.
+bool is_blank(const std::string& text);
+
 // Length of the longest prefix of `bytes` that ends at a character boundary of UTF-8.
 std::size_t whole_utf8_length(const std::string& bytes);
 

@@ -141,14 +141,19 @@ private:
         }
     }
 
-    // Whether a token would leave nothing but white space before the end of the stage.
-    bool ends_too_early(Token token) const {
+    // Whether a token would end the stage before it has `min_tokens` and says anything. A space may
+    // stand first, as it does before a number in vocabularies of single digits, and then no other.
+    bool ends_too_early(Token token, std::size_t n_tokens) const {
+        const std::size_t least = static_cast<std::size_t>(stage().min_tokens);
+        const bool says_nothing = is_blank(text_.text());
+        if (least == 0 || (n_tokens >= least && !says_nothing)) return false;
         if (model_.ends_generation(token)) return true;
         const std::string piece = model_.piece(token);
-        if (piece.find_first_not_of(" \t\r\n") == std::string::npos) return true;
         for (const std::string& stop : stage().stop)
             if (!stop.empty() && piece.find(stop) != std::string::npos) return true;
-        return false;
+        const bool may_begin = n_tokens == 0 && stage().max_tokens > 1 && !piece.empty() &&
+                               piece.find_first_not_of(' ') == std::string::npos;
+        return says_nothing && is_blank(piece) && !may_begin;
     }
 
     // The next token; while the stage is too short, the best one that does not end it, and at its
@@ -162,8 +167,7 @@ private:
             if (watched_[i] >= 0 && std::exp(completion.watched[i]) >= stage().watch_from)
                 return {watched_[i], completion.watched[i]};
         const auto refused = [&](Token token) {
-            const bool too_short = n_tokens < static_cast<std::size_t>(stage().min_tokens);
-            return (too_short && ends_too_early(token)) ||
+            return ends_too_early(token, n_tokens) ||
                    (begins && std::find(watched_.begin(), watched_.end(), token) != watched_.end());
         };
         const TokenLogprob first = pick(logits);

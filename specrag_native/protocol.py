@@ -46,7 +46,8 @@ class Stage:
     """One stretch of generation.
 
     It ends at one of the ``stop`` strings, at an end-of-generation token or after ``max_tokens``
-    tokens, but never before ``min_tokens``. Then ``then`` is forced into the prompt and the next
+    tokens, but never before ``min_tokens``, nor, with any of these, before it says something
+    besides white space. Then ``then`` is forced into the prompt and the next
     stage begins; the last stage has none. A stage whose text is one of ``last`` (trimmed, without
     a full stop) ends the generation: none follows. ``watch``: texts whose chance to begin the stage
     is reported, see :class:`Completion`; with ``watch_from`` above 0 the stage begins with one from

@@ -213,6 +213,21 @@ def test_min_tokens_forbids_an_empty_stage(drafter: NativeEngine) -> None:
     assert forced.text.strip()
 
 
+@pytest.mark.parametrize("least", [0, 1, 4])
+def test_a_number_may_begin_a_stage(drafter: NativeEngine, least: int) -> None:
+    # In vocabularies of single digits the space before a number is a token of its own.
+    prompt = plain("1939, 1940, 1941, 1942, 1943, 1944,")
+    stage = Stage(max_tokens=8, min_tokens=least, stop=("\n",))
+    assert drafter.generate([prompt], GenerateOptions((stage,)))[0].text.startswith(" 1945")
+
+
+def test_a_stage_with_min_tokens_is_never_blank(drafter: NativeEngine) -> None:
+    prompt = (Segment("<|im_start|>assistant\n", control=True), Segment("Done.         "))
+    for most in (1, 2, 3):
+        stage = Stage(max_tokens=most, min_tokens=1, stop=("\n",))
+        assert drafter.generate([prompt], GenerateOptions((stage,)))[0].text.strip()
+
+
 def test_generation_is_greedy_and_sampling_is_seeded(drafter: NativeEngine) -> None:
     prompt = [plain(TASK)]
     greedy = drafter.generate(prompt, one_stage(8))[0].tokens

@@ -446,6 +446,7 @@ void utf8_is_never_cut() {
     CHECK(text.take_certain(false) == "1 ");
     text.append(euro.substr(1));
     CHECK(text.take_certain(false) == euro);
+    CHECK(is_blank("") && is_blank(" \t\r\n") && !is_blank("  a ") && !is_blank("\xC2\xA0"));
     CHECK(whole_utf8_length("a\xF0\x9F\x98") == 1);
     CHECK(whole_utf8_length("a\xF0\x9F\x98\x80") == 5);
     CHECK(to_valid_utf8(euro) == euro);
