@@ -30,6 +30,7 @@ CLAIM3 = Question("Snow is warm.", "claim", {"A": "true", "B": "false", "C": "no
 
 def test_normalising_drops_case_punctuation_and_articles() -> None:
     assert normalise("The  U.S. Navy\u2019s \u201cAn Apple\u201d!") == "us navys apple"
+    assert normalise("Use `run_cache` for $5+") == "use runcache for 5"
 
 
 def test_inclusion_asks_for_whole_words() -> None:

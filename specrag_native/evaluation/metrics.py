@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -55,9 +56,16 @@ WRONG = Grade(0.0, 0.0, 0.0, 0.0)
 
 @functools.lru_cache(maxsize=1 << 14)
 def normalise(text: str) -> str:
-    """Return text in lower case without punctuation, articles and repeated white space."""
+    """Return text in lower case without punctuation, articles and repeated white space.
+
+    Punctuation is that of Unicode, and of ASCII what SQuAD's measure leaves out, such as ` and $.
+    """
     folded = unicodedata.normalize("NFKC", text).lower()
-    kept = "".join(c for c in folded if not unicodedata.category(c).startswith("P"))
+    kept = "".join(
+        c
+        for c in folded
+        if c not in string.punctuation and not unicodedata.category(c).startswith("P")
+    )
     return " ".join(_ARTICLES.sub(" ", kept).split())
 
 
