@@ -1,7 +1,8 @@
-r"""What keeps drafting cheap: the passage cache, and guessing copied tokens.
+r"""What keeps drafting cheap: no token twice, the passage cache, and guessing copied tokens.
 
 Each measurement replaces its entry in benchmarks/results/drafting.json.
 
+    python benchmarks/bench_drafting.py tokens --questions SET.jsonl.gz --subsets 5 --per-draft 2
     python benchmarks/bench_drafting.py cache --questions SET.jsonl.gz --passages 40
     python benchmarks/bench_drafting.py lookup --questions SET.jsonl.gz --prompts 200
 """
@@ -12,24 +13,27 @@ import argparse
 import itertools
 import json
 import os
+import random
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ties import gap
 
-from specrag_native.config import Config
+from specrag_native.answering.subsets import order_for_sharing
+from specrag_native.config import Config, Layout
 from specrag_native.engine import NativeEngine
 from specrag_native.engine_options import EngineOptions
 from specrag_native.evaluation import machine
-from specrag_native.evaluation.datasets import read_dataset
+from specrag_native.evaluation.datasets import dataset_name, read_dataset
 from specrag_native.hardware import physical_cores
 from specrag_native.model_files import catalog
 from specrag_native.prompts import drafter_prompt, drafter_stages
-from specrag_native.protocol import GenerateOptions, Prompt
+from specrag_native.protocol import GenerateOptions, Prompt, Segment, Stage
 from specrag_native.types import Passage, Question
 
 RESULTS = Path(__file__).parent / "results" / "drafting.json"
@@ -54,6 +58,56 @@ def save(name: str, values: dict[str, Any], model: Path) -> None:
     }
     RESULTS.write_text(json.dumps({**read_results(), name: entry}, indent=1) + "\n")
     print(json.dumps(entry, indent=1))
+
+
+def distinct_tokens(engine: NativeEngine, prompts: Sequence[Prompt]) -> int:
+    """Return how many tokens prompts have that do not stand behind the same text in another one.
+
+    Behind the same text: of a standalone segment the head of the prompt and what the segment holds
+    before; of what follows such segments the head, the segments, and what stands between.
+    """
+    seen: set[tuple[object, ...]] = set()
+    for prompt in prompts:
+        behind: tuple[object, ...] = ()
+        head: tuple[object, ...] | None = None
+        for segment in prompt:
+            before = behind
+            if segment.standalone:
+                head = behind if head is None else head
+                before = head
+            for token in engine.tokenize((segment,)):
+                before = (*before, token)
+                seen.add(before)
+            behind = (*behind, before) if segment.standalone else before
+    return len(seen)
+
+
+def tokens(args: argparse.Namespace) -> None:
+    """Count the tokens that drafting computes, beside the distinct ones of its prompts."""
+    values: dict[str, Any] = {}
+    examples = read_dataset(args.questions, half="report", limit=args.limit).examples
+    for layout in get_args(Layout):
+        engine = NativeEngine(args.model, EngineOptions(n_ctx=8192))
+        counts = {"one_by_one": 0, "distinct": 0, "computed": 0}
+        for example in examples:
+            chosen = itertools.combinations(range(len(example.passages)), args.per_draft)
+            drawn = random.Random(0).sample(list(chosen), args.subsets)
+            subsets = order_for_sharing([[example.passages[i] for i in s] for s in drawn])
+            prompts = [
+                drafter_prompt(engine, example.question, s, standalone=layout == "standalone")
+                for s in subsets
+            ]
+            engine.score([(Segment("Something else."),)])  # the last question leaves nothing behind
+            usage = engine.generate(prompts, GenerateOptions((Stage(max_tokens=1),))).usage
+            counts["one_by_one"] += sum(len(engine.tokenize(p)) for p in prompts)
+            counts["distinct"] += distinct_tokens(engine, prompts)
+            counts["computed"] += usage.prefilled
+        values[layout] = counts
+    save(
+        f"tokens {len(examples)} of {dataset_name(args.questions)}",
+        {"subsets": args.subsets, "per_draft": args.per_draft, **values},
+        args.model,
+    )
 
 
 def cache(args: argparse.Namespace) -> None:
@@ -165,6 +219,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     subparsers = parser.add_subparsers(required=True)
     drafter = catalog.path_for("drafter")
+    zero = subparsers.add_parser("tokens")
+    zero.add_argument("--subsets", type=int, default=5)
+    zero.add_argument("--per-draft", type=int, default=2)
+    zero.add_argument("--limit", type=int, default=20)
+    zero.set_defaults(run=tokens)
     one = subparsers.add_parser("cache")
     one.add_argument("--passages", type=int, default=40)
     one.set_defaults(run=cache)
@@ -173,7 +232,7 @@ def main() -> None:
     two.add_argument("--guesses", type=int, default=3)
     two.add_argument("--tie", type=float, default=0.35, help="nats that are noise; docs/speed.md")
     two.set_defaults(run=lookup)
-    for sub in (one, two):
+    for sub in (zero, one, two):
         sub.add_argument("--questions", type=Path, required=True)
         sub.add_argument("--model", type=Path, default=drafter)
     args = parser.parse_args()
