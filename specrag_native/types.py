@@ -5,6 +5,7 @@ Law: a value here holds facts and derives what follows from them; it never does 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -264,9 +265,10 @@ class Answer:
                     "rationale": v.draft.rationale,
                     "unknown": v.draft.unknown,
                     "outranked": v.draft.outranked,
+                    "unknown_probability": _probability(v.draft.unknown_logprob),
                     "passages": list(v.draft.subset.ids),
                     "scores": {
-                        "draft": v.scores.draft,
+                        "draft": None if v.draft.outranked else v.scores.draft,
                         "self_containment": v.scores.self_containment,
                         "self_reflection": v.scores.self_reflection,
                         "total": v.scores.total if v.verified else None,
@@ -294,6 +296,10 @@ class Answer:
             "skipped": list(self.skipped),
             "left_out": list(self.left_out),
         }
+
+
+def _probability(logprob: float | None) -> float | None:
+    return None if logprob is None else math.exp(logprob)
 
 
 def _tokens(usage: Mapping[str, Usage]) -> dict[str, dict[str, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -344,7 +345,10 @@ def test_drafts_that_were_not_written_are_counted_in_one_line() -> None:
     ask.print_basis(answer, lines.append)
     assert "1 draft, 0 verified, 3 not written: less likely to hold the answer" in lines
     assert sum("answer" in line and "draft, not verified" in line for line in lines) == 1
-    assert answer.to_dict()["drafts"][1]["outranked"] is True
+    first, second, *_ = answer.to_dict()["drafts"]
+    assert (first["outranked"], first["scores"]["draft"]) == (False, -0.2)
+    assert (second["outranked"], second["scores"]["draft"]) == (True, None)
+    assert second["unknown_probability"] == pytest.approx(math.exp(-1))
 
 
 def test_the_basis_of_an_answer_names_steps_and_decisions_without_alarm() -> None:
