@@ -178,11 +178,15 @@ class SlowEngine(FakeEngine):
 
 
 class FakeEmbedder:
-    """Vectors from a seeded hash of the text."""
+    """Vectors from a seeded hash of the text; ``embedded`` are all texts so far."""
 
     name = "fake-embedder"
 
+    def __init__(self) -> None:
+        self.embedded: list[str] = []
+
     def embed(self, texts: Sequence[str]) -> FloatArray:
+        self.embedded += texts
         rows = []
         for text in texts:
             rng = np.random.default_rng(sum(text.encode()))

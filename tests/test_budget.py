@@ -238,3 +238,14 @@ def test_a_budget_of_nothing_is_refused() -> None:
     rag, _, _ = pipeline()
     with pytest.raises(ConfigError, match="more than 0"):
         rag.answer("How many?", hits=hits(8), budget_s=0.0)
+
+
+def test_sentences_that_could_not_be_read_are_not_looked_for() -> None:
+    drafter, verifier = FakeEngine(knows(), yes), FakeEngine(logprob=yes)
+    models = FakeModels(drafter, verifier)
+    rag = Pipeline(models, config=Config(repair="sentences", repair_below=1.0))
+    rag._paces["drafter"] = Pace(prefill=1e-9)
+    rag._paces["verifier"] = Pace(prefill=1e6)
+    answer = rag.answer("How many?", hits=hits(8), question_vector=hits(1)[0].vector, budget_s=5.0)
+    assert "reading the best sentences" in answer.left_out
+    assert models.embedder.embedded == []

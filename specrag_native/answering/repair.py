@@ -87,11 +87,17 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
                 out.reading, out.nothing_there = None, False
                 break
             continue
-        evidence = evidence_of(step, rounds.verdicts, run.hits, seen, config.unknown_above, extract)
-        if evidence is None:
-            continue
-        tokens = _tokens(evidence.read) - (_tokens(seen) if step != "rationales" else 0.0)
-        if not run.budget.fits("verifier", tokens):
+        # Sentences are looked for only when there is time to read them.
+        fits = step != "sentences" or run.budget.fits("verifier", config.sentence_tokens)
+        if fits:
+            evidence = evidence_of(
+                step, rounds.verdicts, run.hits, seen, config.unknown_above, extract
+            )
+            if evidence is None:
+                continue
+            tokens = _tokens(evidence.read) - (_tokens(seen) if step != "rationales" else 0.0)
+            fits = run.budget.fits("verifier", tokens)
+        if not fits:
             run.budget.leave_out(_NAMES[step])
             whole = False
             continue
