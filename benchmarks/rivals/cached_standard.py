@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rivals.shared import answered, read
+from rivals.shared import Retrieving, answered, read
 from specrag_native import prompts
 from specrag_native.config import Config
 from specrag_native.engine import NativeEngine
@@ -45,6 +45,7 @@ class CachedStandardRAG:
         )
 
 
-def standard_cached(session: Any, config: Config) -> CachedStandardRAG:
+def standard_cached(session: Any, config: Config) -> Retrieving:
     """Return the method for ``specrag eval --method FILE.py:standard_cached``."""
-    return CachedStandardRAG(session.models.verifier, config)
+    rival = CachedStandardRAG(session.models.verifier, config)
+    return Retrieving(rival, session, config)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rivals.shared import ChatML, answered, model_path, read, text_of, threads_of
+from rivals.shared import ChatML, Retrieving, answered, model_path, read, text_of, threads_of
 from specrag_native import prompts
 from specrag_native.answering.subsets import draw_subsets
 from specrag_native.answering.verifier import best, draft_score, log_add, span_score
@@ -196,11 +196,12 @@ class LlamaSpeculativeRAG:
         self._verifier.llama.close()
 
 
-def llama_cpp_speculative(session: Any, config: Config) -> LlamaSpeculativeRAG:
+def llama_cpp_speculative(session: Any, config: Config) -> Retrieving:
     """Return the method for ``specrag eval --method FILE.py:llama_cpp_speculative``."""
-    return LlamaSpeculativeRAG(
+    rival = LlamaSpeculativeRAG(
         model_path(session, "drafter"),
         model_path(session, "verifier"),
         threads=threads_of(session),
         config=config,
     )
+    return Retrieving(rival, session, config)

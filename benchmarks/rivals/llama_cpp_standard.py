@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rivals.shared import answered, model_path, read, standard_text, threads_of
+from rivals.shared import Retrieving, answered, model_path, read, standard_text, threads_of
 from specrag_native.config import Config
 from specrag_native.types import Answer, Hit, Question, Usage
 
@@ -52,8 +52,9 @@ class LlamaStandardRAG:
         self._llama.close()
 
 
-def llama_cpp_standard(session: Any, config: Config) -> LlamaStandardRAG:
+def llama_cpp_standard(session: Any, config: Config) -> Retrieving:
     """Return the method for ``specrag eval --method FILE.py:llama_cpp_standard``."""
-    return LlamaStandardRAG(
+    rival = LlamaStandardRAG(
         model_path(session, "verifier"), threads=threads_of(session), config=config
     )
+    return Retrieving(rival, session, config)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rivals.shared import answered
+from rivals.shared import Retrieving, answered
 from specrag_native.answering.baselines import StandardRAG
 from specrag_native.config import Config
 from specrag_native.protocol import Engine
@@ -34,6 +34,7 @@ class NearestStandardRAG:
         return answered(question, text, begin=begin, usage={"verifier": usage})
 
 
-def standard_nearest(session: Any, config: Config) -> NearestStandardRAG:
+def standard_nearest(session: Any, config: Config) -> Retrieving:
     """Return the method for ``specrag eval --method FILE.py:standard_nearest``."""
-    return NearestStandardRAG(session.models.verifier, config)
+    rival = NearestStandardRAG(session.models.verifier, config)
+    return Retrieving(rival, session, config)

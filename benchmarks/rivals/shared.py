@@ -14,7 +14,7 @@ from specrag_native import prompts
 from specrag_native.chat import lay_out_chat
 from specrag_native.config import Config
 from specrag_native.protocol import Prompt, Segment
-from specrag_native.types import Answer, Passage, Question, Usage, Verdict
+from specrag_native.types import Answer, Hit, Passage, Question, Usage, Verdict
 
 
 class ChatML:
@@ -48,6 +48,28 @@ def model_path(session: Any, role: str) -> Path:
 def threads_of(session: Any) -> int:
     """Return the threads the project's own engine computes with."""
     return int(session.models.verifier.facts.threads)
+
+
+class Retrieving:
+    """A rival with the passages that a session retrieves, where a question brings none.
+
+    Retrieving, some milliseconds, is not counted in the rival's seconds.
+    """
+
+    def __init__(self, rival: Any, session: Any, config: Config) -> None:
+        self._rival, self._session, self._config = rival, session, config
+
+    def answer(
+        self, question: Question, *, hits: Sequence[Hit] | None, question_vector: Any = None
+    ) -> Answer:
+        """Answer one question from the given passages, or from those that are found."""
+        if hits is None:
+            question_vector = self._session.models.embedder.embed([question.text])[0]
+            hits = self._session.retriever.search_with(
+                question.text, question_vector, self._config.top
+            )
+        answer: Answer = self._rival.answer(question, hits=hits, question_vector=question_vector)
+        return answer
 
 
 def answered(

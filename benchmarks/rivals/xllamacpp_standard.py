@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rivals.shared import answered, model_path, read, standard_text, threads_of
+from rivals.shared import Retrieving, answered, model_path, read, standard_text, threads_of
 from specrag_native.config import Config
 from specrag_native.types import Answer, Hit, Question, Usage
 
@@ -61,8 +61,9 @@ class XllamacppStandardRAG:
         del self._server
 
 
-def xllamacpp_standard(session: Any, config: Config) -> XllamacppStandardRAG:
+def xllamacpp_standard(session: Any, config: Config) -> Retrieving:
     """Return the method for ``specrag eval --method FILE.py:xllamacpp_standard``."""
-    return XllamacppStandardRAG(
+    rival = XllamacppStandardRAG(
         model_path(session, "verifier"), threads=threads_of(session), config=config
     )
+    return Retrieving(rival, session, config)
