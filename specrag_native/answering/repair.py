@@ -80,6 +80,14 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
                 run.vector, passages, models.embedder.embed, tokens=config.sentence_tokens
             )
 
+    def fits(step: RepairStep, tokens: float) -> bool:
+        nonlocal whole
+        if run.budget.fits("verifier", tokens):
+            return True
+        run.budget.leave_out(_NAMES[step])
+        whole = False
+        return False
+
     while left:
         step = left.pop(0)
         if step == "redraft":
@@ -87,19 +95,13 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
                 out.reading, out.nothing_there = None, False
                 break
             continue
-        # Sentences are looked for only when there is time to read them.
-        fits = step != "sentences" or run.budget.fits("verifier", config.sentence_tokens)
-        if fits:
-            evidence = evidence_of(
-                step, rounds.verdicts, run.hits, seen, config.unknown_above, extract
-            )
-            if evidence is None:
-                continue
-            tokens = _tokens(evidence.read) - (_tokens(seen) if step != "rationales" else 0.0)
-            fits = run.budget.fits("verifier", tokens)
-        if not fits:
-            run.budget.leave_out(_NAMES[step])
-            whole = False
+        if step == "sentences" and not fits(step, config.sentence_tokens):
+            continue  # nor are they looked for
+        evidence = evidence_of(step, rounds.verdicts, run.hits, seen, config.unknown_above, extract)
+        if evidence is None:
+            continue
+        tokens = _tokens(evidence.read) - (_tokens(seen) if step != "rationales" else 0.0)
+        if not fits(step, tokens):
             continue
         reading = _read(run, rounds, models, config, step, evidence, out)
         if reading is None:  # time is up
