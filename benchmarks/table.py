@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tables import drafter, engine, retrieval, speed
+from tables import documents, drafter, engine, retrieval, speed
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -50,6 +50,7 @@ def main() -> int:
                 "speed": speed.speed_table(),
                 "readings": speed.readings_table(),
                 "cache": speed.cache_table(),
+                "documents": documents.documents_table(),
             },
         ),
         CARD: renewed_all(
