@@ -123,6 +123,19 @@ def cache_table() -> str:
         f"{guess['proposed']} guesses accepted; decoding five drafts takes {fast:.2f} s instead of "
         f"{plain:.2f} s, medians; `{guess['command']}`.",
     ]
+    for name, counted in found.items():
+        if not name.startswith("tokens "):
+            continue
+        shares = ", ".join(
+            f"{layout} {counted[layout]['computed'] / counted[layout]['distinct']:.3f} times "
+            f"{counted[layout]['distinct']:,} (one by one {counted[layout]['one_by_one']:,})"
+            for layout in ("exact", "standalone")
+        )
+        lines += [
+            "",
+            f"Tokens computed for {counted['subsets']} subsets of {counted['per_draft']} passages, "
+            f"beside the distinct ones: {shares}; `{counted['command']}`.",
+        ]
     return "\n".join(lines)
 
 
