@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from stored import RESULTS
 from ties import gap
 
 from specrag_native.answering.subsets import order_for_sharing
@@ -36,13 +37,13 @@ from specrag_native.prompts import drafter_prompt, drafter_stages
 from specrag_native.protocol import GenerateOptions, Prompt, Segment, Stage
 from specrag_native.types import Passage, Question
 
-RESULTS = Path(__file__).parent / "results" / "drafting.json"
+STORED = RESULTS / "drafting.json"
 MB = 1 << 20
 
 
 def read_results() -> dict[str, Any]:
     """Return what was measured, by name."""
-    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found: dict[str, Any] = json.loads(STORED.read_text()) if STORED.exists() else {}
     return found
 
 
@@ -56,7 +57,7 @@ def save(name: str, values: dict[str, Any], model: Path) -> None:
         **values,
         "machine": machine.describe(threads=physical_cores()),
     }
-    RESULTS.write_text(json.dumps({**read_results(), name: entry}, indent=1) + "\n")
+    STORED.write_text(json.dumps({**read_results(), name: entry}, indent=1) + "\n")
     print(json.dumps(entry, indent=1))
 
 
@@ -66,20 +67,22 @@ def distinct_tokens(engine: NativeEngine, prompts: Sequence[Prompt]) -> int:
     Behind the same text: of a standalone segment the head of the prompt and what the segment holds
     before; of what follows such segments the head, the segments, and what stands between.
     """
-    seen: set[tuple[object, ...]] = set()
+    places: dict[tuple[int, int, bool], int] = {}  # where a token, or a whole segment, follows
+
+    def behind(before: int, what: int, whole: bool = False) -> int:
+        return places.setdefault((before, what, whole), len(places) + 1)
+
     for prompt in prompts:
-        behind: tuple[object, ...] = ()
-        head: tuple[object, ...] | None = None
+        here = head = 0
+        apart = False
         for segment in prompt:
-            before = behind
-            if segment.standalone:
-                head = behind if head is None else head
-                before = head
+            if segment.standalone and not apart:
+                head, apart = here, True
+            end = head if segment.standalone else here
             for token in engine.tokenize((segment,)):
-                before = (*before, token)
-                seen.add(before)
-            behind = (*behind, before) if segment.standalone else before
-    return len(seen)
+                end = behind(end, token)
+            here = behind(here, end, whole=True) if segment.standalone else end
+    return sum(not whole for _, _, whole in places)
 
 
 def tokens(args: argparse.Namespace) -> None:

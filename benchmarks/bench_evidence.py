@@ -14,7 +14,7 @@ import argparse
 import json
 from pathlib import Path
 
-from stored import read_rows
+from stored import RESULTS, read_rows
 
 from specrag_native.answering.drafter import Drafter
 from specrag_native.config import Config
@@ -28,7 +28,7 @@ from specrag_native.model_files import catalog
 from specrag_native.retrieval.embedding import embedding_text
 from specrag_native.types import Subset
 
-RESULTS = Path(__file__).parent / "results" / "evidence.jsonl"
+STORED = RESULTS / "evidence.jsonl"
 MOST_PASSAGES = 10
 
 
@@ -53,7 +53,7 @@ def main() -> None:
         )
     )
     stamp = machine.describe(threads=physical_cores())
-    done = {(r["sha256"], r["id"]) for r in read_rows(RESULTS)}
+    done = {(r["sha256"], r["id"]) for r in read_rows(STORED)}
     for file in args.sets:
         dataset = read_dataset(file, half=args.half, limit=args.limit)
         for example in dataset.examples:
@@ -80,7 +80,7 @@ def main() -> None:
                 "decoded": usage.decoded,
                 "machine": stamp,
             }
-            with RESULTS.open("a") as out:
+            with STORED.open("a") as out:
                 out.write(json.dumps(row) + "\n")
             print(f"{path.stem} {dataset.name} {example.id}", flush=True)
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stored import read_rows
+from stored import RESULTS, read_rows
 
 from specrag_native.answering.baselines import StandardRAG
 from specrag_native.answering.drafter import Drafter
@@ -33,7 +33,7 @@ from specrag_native.prompts import is_unknown
 from specrag_native.retrieval.embedding import embedding_text
 from specrag_native.types import Passage, Subset
 
-RESULTS = Path(__file__).parent / "results" / "readings.jsonl"
+STORED = RESULTS / "readings.jsonl"
 MOST_PASSAGES = 10
 
 
@@ -97,7 +97,7 @@ def main() -> None:
     config = Config(layout="standalone", n_drafts=MOST_PASSAGES, passages_per_draft=1, n_written=1)
     readings = Readings(models, config)
     stamp = machine.describe(threads=physical_cores())
-    done = {(*r["models"], r["id"]) for r in read_rows(RESULTS)}
+    done = {(*r["models"], r["id"]) for r in read_rows(STORED)}
     for file in args.sets:
         dataset = read_dataset(file, half=args.half, limit=args.limit)
         for example in dataset.examples:
@@ -111,7 +111,7 @@ def main() -> None:
                 **readings.of(example),
                 "machine": stamp,
             }
-            with RESULTS.open("a") as out:
+            with STORED.open("a") as out:
                 out.write(json.dumps(row) + "\n")
             found = {name: r["right"] for name, r in row["readings"].items()}
             print(f"{example.id:24} {found}", flush=True)

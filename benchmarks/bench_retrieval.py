@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stored import RESULTS
 
 from specrag_native.cli.status import disk_bytes
 from specrag_native.engines import Engines, ModelPaths
@@ -40,7 +41,7 @@ from specrag_native.retrieval.index import Index
 from specrag_native.retrieval.store_schema import create_database
 from specrag_native.retrieval.store_writer import CutDocument, Source, open_writer
 
-RESULTS = Path(__file__).parent / "results" / "retrieval.json"
+STORED = RESULTS / "retrieval.json"
 
 
 class StandIn:
@@ -68,9 +69,9 @@ def save(name: str, values: dict[str, Any], *, threads: int) -> None:
         **values,
         "machine": machine.describe(threads=threads),
     }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    entries = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    RESULTS.write_text(json.dumps([*entries, entry], indent=1) + "\n")
+    STORED.parent.mkdir(parents=True, exist_ok=True)
+    entries = json.loads(STORED.read_text()) if STORED.exists() else []
+    STORED.write_text(json.dumps([*entries, entry], indent=1) + "\n")
     print(json.dumps(entry, indent=1))
 
 

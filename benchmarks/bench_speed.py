@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stored import read_rows
+from stored import RESULTS, read_rows
 
 from specrag_native.answering import subsets
 from specrag_native.answering.calibration import settings_for
@@ -43,7 +43,7 @@ from specrag_native.model_files import catalog
 from specrag_native.retrieval.embedding import embedding_text
 from specrag_native.types import Answer, Hit, Passage, Question
 
-RESULTS = Path(__file__).parent / "results" / "speed.jsonl"
+STORED = RESULTS / "speed.jsonl"
 WORKLOADS = ("hotpotqa", "triviaqa", "musique")
 MOST_PASSAGES = 15
 METHODS = (
@@ -165,7 +165,7 @@ def main() -> int:
     )
     done = {
         (r["workload"], r["method"], r["id"], _made_by(r["settings"], r.get("models", {})))
-        for r in read_rows(RESULTS)
+        for r in read_rows(STORED)
     }
     for example in questions(args):
         rows = workload.engines.embedder.embed(
@@ -213,8 +213,8 @@ def main() -> int:
                 "load": round(os.getloadavg()[0], 2),
                 "machine": stamp,
             }
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            with RESULTS.open("a") as file:
+            STORED.parent.mkdir(parents=True, exist_ok=True)
+            with STORED.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(f"{name:24} {example.id:20} {seconds:7.2f} s", flush=True)
     return 0
