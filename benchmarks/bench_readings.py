@@ -2,7 +2,8 @@ r"""What the verifier answers from few passages, by how they are chosen.
 
 The drafter ranks the passages of a question, each read alone, by how little it is inclined to say
 that there is no evidence; the embedder ranks them by their similarity to the question. From the
-best by either, and from a few more, the verifier answers as in repair. Rows are appended to
+best by either, and from a few more, the verifier answers as in repair. Linked are passages that
+name each other's titles, or that the question names. Rows are appended to
 benchmarks/results/readings.jsonl; what stands there is not measured again.
 
     python benchmarks/bench_readings.py SET.jsonl.gz [SET...] --limit 25
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from specrag_native.answering.baselines import StandardRAG
 from specrag_native.answering.drafter import Drafter
 from specrag_native.answering.extracts import extracts
 from specrag_native.answering.grounding import stands_in
+from specrag_native.answering.links import linked
 from specrag_native.config import Config
 from specrag_native.engines import Engines, ModelPaths
 from specrag_native.evaluation import machine
@@ -35,6 +37,7 @@ from specrag_native.types import Passage, Subset
 
 STORED = RESULTS / "readings.jsonl"
 MOST_PASSAGES = 10
+FEW_PASSAGES = 5
 
 
 class Readings:
@@ -44,6 +47,7 @@ class Readings:
         self._engines, self._config = Engines(models), config
         self._drafter = Drafter(self._engines.drafter, config)
         self._reader = StandardRAG(self._engines.verifier, config, may_abstain=True)
+        self._known: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def of(self, example: Example) -> dict[str, Any]:
         """Return both orders and all readings of a question."""
@@ -53,13 +57,17 @@ class Readings:
         cosine = embed([embedding_text(p.title, p.text) for p in passages]) @ question
         drafts, _ = self._drafter.draft(example.question, [Subset((p,)) for p in passages])
         none = [d.unknown_logprob or 0.0 for d in drafts]
-        ranked = [passages[i] for i in sorted(range(len(passages)), key=lambda i: none[i])]
-        nearest = [passages[i] for i in sorted(range(len(passages)), key=lambda i: -cosine[i])]
+        by_none = sorted(range(len(passages)), key=lambda i: none[i])
+        by_cosine = sorted(range(len(passages)), key=lambda i: -cosine[i])
+        ranked, nearest = [passages[i] for i in by_none], [passages[i] for i in by_cosine]
+        links = linked(example.question.text, passages)
+        of_few = [i for i in by_none if i in by_cosine[:FEW_PASSAGES]]
         short = extracts(question, ranked[1:], embed, tokens=self._config.sentence_tokens)
-        with_sentences = [ranked[0], *(s for s, _ in short)]
+        self._known.clear()
         return {
             "none": [round(x, 4) for x in none],
             "cosine": [round(float(x), 4) for x in cosine],
+            "links": [sorted(of) for of in links],
             "holds": {
                 name: contains_answer(f"{p.title}\n{p.text}", example.answers)
                 for name, p in (("best", ranked[0]), ("nearest", nearest[0]))
@@ -67,11 +75,18 @@ class Readings:
             "readings": {
                 "best": self._read(example, ranked[:1]),
                 "best and sentences": self._read(
-                    example, with_sentences, [ranked[0], *(p for _, p in short)]
+                    example,
+                    [ranked[0], *(s for s, _ in short)],
+                    [ranked[0], *(p for _, p in short)],
                 ),
                 "best two": self._read(example, ranked[:2]),
+                "best and linked": self._read(example, _with_linked(passages, by_none, links)),
+                "best of few and linked": self._read(
+                    example, _with_linked(passages, of_few, links)
+                ),
                 "nearest": self._read(example, nearest[:1]),
                 "nearest two": self._read(example, nearest[:2]),
+                "nearest and linked": self._read(example, _with_linked(passages, by_cosine, links)),
             },
         }
 
@@ -79,10 +94,24 @@ class Readings:
         self, example: Example, read: Sequence[Passage], of: Sequence[Passage] = ()
     ) -> dict[str, Any]:
         """Return whether an answer was found that stands in what was read, and is right."""
+        key = tuple(p.text for p in read)
+        if key in self._known:
+            return self._known[key]
         text, _, _ = self._reader.answer(example.question, read)
         found = not is_unknown(text) and stands_in(text, example.question, of or read)
         right = found and grade(text, example.question, example.answers).right > 0
-        return {"found": found, "right": right, "words": sum(len(p.text.split()) for p in read)}
+        words = sum(len(p.text.split()) for p in read)
+        self._known[key] = {"answer": text, "found": found, "right": right, "words": words}
+        return self._known[key]
+
+
+def _with_linked(
+    passages: Sequence[Passage], order: Sequence[int], links: Sequence[Collection[int]]
+) -> list[Passage]:
+    """Return the first passage of an order and the next in it that is linked with it, if any."""
+    first = order[0]
+    others = [i for i in order if i in links[first]]
+    return [passages[i] for i in (first, *others[:1])]
 
 
 def main() -> None:
