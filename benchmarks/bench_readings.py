@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from specrag_native.answering.baselines import StandardRAG
 from specrag_native.answering.drafter import Drafter
 from specrag_native.answering.extracts import extracts
 from specrag_native.answering.grounding import stands_in
-from specrag_native.answering.links import linked
+from specrag_native.answering.links import Links, linked
 from specrag_native.config import Config
 from specrag_native.engines import Engines, ModelPaths
 from specrag_native.evaluation import machine
@@ -61,13 +61,14 @@ class Readings:
         by_cosine = sorted(range(len(passages)), key=lambda i: -cosine[i])
         ranked, nearest = [passages[i] for i in by_none], [passages[i] for i in by_cosine]
         links = linked(example.question.text, passages)
+        place = {p.id: i for i, p in enumerate(passages)}
         of_few = [i for i in by_none if i in by_cosine[:FEW_PASSAGES]]
         short = extracts(question, ranked[1:], embed, tokens=self._config.sentence_tokens)
         self._known.clear()
         return {
             "none": [round(x, 4) for x in none],
             "cosine": [round(float(x), 4) for x in cosine],
-            "links": [sorted(of) for of in links],
+            "links": [sorted(place[j] for j in links[p.id]) for p in passages],
             "holds": {
                 name: contains_answer(f"{p.title}\n{p.text}", example.answers)
                 for name, p in (("best", ranked[0]), ("nearest", nearest[0]))
@@ -105,13 +106,11 @@ class Readings:
         return self._known[key]
 
 
-def _with_linked(
-    passages: Sequence[Passage], order: Sequence[int], links: Sequence[Collection[int]]
-) -> list[Passage]:
+def _with_linked(passages: Sequence[Passage], order: Sequence[int], links: Links) -> list[Passage]:
     """Return the first passage of an order and the next in it that is linked with it, if any."""
-    first = order[0]
-    others = [i for i in order if i in links[first]]
-    return [passages[i] for i in (first, *others[:1])]
+    first = passages[order[0]]
+    others = [passages[i] for i in order if passages[i].id in links[first.id]]
+    return [first, *others[:1]]
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ draft per question with all scores, right or wrong. A logistic regression on the
 was not fitted on. Without more, `repair_below` is the lowest confidence from which on at least the
 wanted share of the answers is right, by those held-out predictions.
 
-What `specrag eval ... --method standard,speculative --half tune --set repair=subset,more --set
+What `specrag eval ... --method standard,speculative --half tune --set repair=STEPS --set
 repair_below=1 --set accept_above=1` wrote (every step is taken) gives the weights for answers that
 the verifier read itself likewise, one row per step of repair that found an answer. Then `repair`,
 `repair_below` and `accept_above` are those that would have cost the fewest of the verifier's tokens
@@ -48,8 +48,6 @@ from specrag_native.evaluation.summary import ece
 from specrag_native.types import Draft, LogprobSpan, Scores, Subset, Verdict
 
 FOLDS = 10
-STEPS = ("subset", "more")
-"""Steps of repair in the runs that policies are chosen by."""
 POLICY = {"repair", "repair_below", "accept_above", "policy"}
 """What is chosen together."""
 LEAST = 10
@@ -124,6 +122,8 @@ class Runs:
     half: str
     drafter: str
     verifier: str
+    repair: str
+    """Steps of the runs that policies are chosen by."""
 
     def records(self) -> Iterator[tuple[Header, Record]]:
         """Yield the records of Speculative RAG with their headers."""
@@ -213,7 +213,7 @@ def traces_of(
         config, question = header.config, (record.dataset, record.id)
         key = (*question, header.config_hash)
         every = (
-            config["repair"] == ",".join(STEPS)
+            config["repair"] == runs.repair
             and min(config["repair_below"], config.get("accept_above", 0.0)) >= 1.0
         )
         if not every or question not in standard or question in out:
@@ -227,6 +227,7 @@ def traces_of(
                 _tokens(step["usage"]),
             )
             for i, step in enumerate(record.repairs)
+            if step["step"] != "redraft"
         )
         winner = winner_of(header, record)
         usage = {role: dataclasses.asdict(u) for role, u in record.usage.items()}
@@ -313,7 +314,8 @@ def fitted_to(runs: Runs, accuracy: float) -> dict[str, Any]:
         )
     traces = traces_of(runs, drafts, readings)
     standard = sum(t.baseline for t in traces) / max(1, len(traces))
-    candidates = policies(traces, [STEPS], abstain_below=Config().abstain_below)
+    order = tuple(runs.repair.split(","))
+    candidates = policies(traces, [order], abstain_below=Config().abstain_below)
     best = cheapest(traces, candidates, least=standard) if traces and readings else None
     if best is not None:
         policy, outcome = best
@@ -336,9 +338,10 @@ def main() -> None:
     parser.add_argument("--verifier", required=True, help="file name of the verifier")
     parser.add_argument("--accuracy", type=float, default=0.8, help="wanted above repair_below")
     parser.add_argument("--half", default="tune", help="half of the sets that is fitted on")
+    parser.add_argument("--repair", default="subset,more", help="steps of the runs")
     parser.add_argument("--write", action="store_true", help="keep it in models/calibration.json")
     args = parser.parse_args()
-    runs = Runs(args.run, args.half, args.drafter, args.verifier)
+    runs = Runs(args.run, args.half, args.drafter, args.verifier, args.repair)
     pair = {"drafter": args.drafter, "verifier": args.verifier}
     try:
         fresh = {**pair, "half": args.half, **fitted_to(runs, args.accuracy)}

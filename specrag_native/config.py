@@ -20,6 +20,7 @@ Normalisation = Literal["mean", "sum"]
 VerifierLayout = Literal["user", "assistant"]
 Verify = Literal["always", "auto"]
 Layout = Literal["exact", "standalone"]
+DraftOrder = Literal["retrieved", "named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,10 @@ class Config:
     those go on where it is least inclined to say that there is no evidence. ``None``: all."""
     passages_per_draft: int | None = None
     """Passages each draft reads (the paper's k). ``None``: 2, or fewer when fewer were found."""
+    draft_order: DraftOrder = "retrieved"
+    """Which passages the first drafts read when not all fit into ``n_drafts``. ``retrieved``: the
+    best hits. ``named``: those whose titles the question names, then those linked to the first of
+    them, as one names the title of the other, then those most similar to the question."""
     seed: int = 0
     """Seed of clustering and of random subsets."""
 
@@ -94,14 +99,16 @@ class Config:
     """Answers with a confidence below this are withheld: the documents do not say."""
     repair: str = "all"
     """What is done when no draft reaches ``repair_below``: ``off``, or steps with commas between,
-    one after another until one gives an answer. ``redraft``: the drafter drafts over other subsets,
-    and all drafts are judged again. ``rationales``: the verifier answers from the rationales of the
-    drafts alone. ``subset``: it reads the passages of the most promising draft and, without
-    ``unknown_above``, the best hit. ``sentences``: it reads these, or what it has read already, and
-    of the other passages the sentences most like the question. ``more``: it reads the passages of
-    the next draft too, again and again until there is an answer; with ``unknown_above``, nothing
-    that the drafter rules out. ``all``: it reads all passages; alone, the word stands for
-    ``subset,all``."""
+    one after another until one gives an answer. ``redraft``: where none was read so far, the
+    drafter drafts over other subsets, and all drafts are judged again. ``rationales``: the verifier
+    answers from the rationales of the drafts alone. ``subset``: it reads the passages of the most
+    promising draft and, without ``unknown_above``, the best hit. ``linked``: it reads these, or
+    what it has read already, and of the passages that are linked to them, as one names the title of
+    the other or the question names both, the most promising. ``sentences``: it reads these, or what
+    it has read already, and of the other passages the sentences most like the question. ``more``:
+    it reads the passages of the next draft too, again and again until there is an answer; with
+    ``unknown_above``, nothing that the drafter rules out. ``all``: it reads all passages; alone,
+    the word stands for ``subset,all``."""
     sentence_tokens: int = 100
     """About how many tokens the sentences of ``sentences`` have together."""
     accept_above: float = 0.0
@@ -160,6 +167,7 @@ class Config:
             ("verifier_layout", get_args(VerifierLayout)),
             ("verify", get_args(Verify)),
             ("layout", get_args(Layout)),
+            ("draft_order", get_args(DraftOrder)),
         ):
             value = getattr(self, name)
             if value not in allowed:

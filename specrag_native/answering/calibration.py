@@ -14,7 +14,7 @@ from specrag_native.model_files import catalog
 
 SETTINGS = (
     *("confidence_weights", "reading_weights"),
-    *("n_drafts", "n_written", "passages_per_draft", "layout", "unknown_above"),
+    *("n_drafts", "n_written", "passages_per_draft", "draft_order", "layout", "unknown_above"),
     *("verify", "repair", "repair_below", "accept_above", "abstain_below"),
 )
 

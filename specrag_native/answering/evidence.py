@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from specrag_native.answering.citations import cite
-from specrag_native.types import Draft, Hit, Passage, RepairStep, Verdict
+from specrag_native.answering.links import Links
+from specrag_native.types import Hit, Passage, RepairStep, Verdict
 
 Extract = Callable[[Sequence[Passage]], Sequence[tuple[Passage, Passage]]]
 """Returns the best sentences of passages as short passages, each with the passage it is from."""
@@ -36,13 +37,15 @@ def evidence_of(
     seen: Sequence[Passage],
     unknown_above: float | None = None,
     extract: Extract | None = None,
+    links: Links | None = None,
 ) -> Evidence | None:
     """Return what a step reads, or ``None`` when that is nothing new.
 
     ``seen`` is what was read whole before; it comes first. With ``unknown_above``, the drafter is
     trusted to tell evidence from other passages: then the best hit is not read besides, and
     ``more`` reads nothing further where the drafter says with that probability that there is no
-    evidence. Hits that are in no draft come last. ``sentences`` needs ``extract``.
+    evidence. Hits that are in no draft come last. ``sentences`` needs ``extract``, ``linked``
+    needs ``links``.
     """
     if step == "rationales":
         return _with_short((), rationales(verdicts), tuple(seen))
@@ -53,6 +56,13 @@ def evidence_of(
         read = {p.id for p in whole}
         found = extract([h.passage for h in hits if h.passage.id not in read])
         return _with_short(whole, found, whole) or best
+    if step == "linked":
+        assert links is not None, "it is not known what is linked"
+        best = None if seen else evidence_of("subset", verdicts, hits, (), unknown_above)
+        whole = best.whole if best else tuple(seen)
+        partner = _partner(whole, verdicts, hits, links, unknown_above)
+        passages = (*whole, *partner)
+        return Evidence(passages, passages, passages) if partner else best
     read = {p.id for p in seen}
     besides = () if step == "subset" else read
     if unknown_above is None:
@@ -60,7 +70,7 @@ def evidence_of(
     else:
         candidates = verdicts
         if step == "more" and seen:
-            candidates = [v for v in verdicts if not _ruled_out(v.draft, unknown_above)]
+            candidates = _not_ruled_out(verdicts, unknown_above)
         next_ones = list(best_evidence(candidates, besides=besides))
         next_ones = next_ones or _undrafted(verdicts, hits, read)[:1]
     new = [p for p in next_ones if p.id not in read]
@@ -83,9 +93,29 @@ def _with_short(
     return Evidence((*first, *(s for s, _ in pairs)), (*first, *(p for _, p in pairs)), whole)
 
 
-def _ruled_out(draft: Draft, unknown_above: float) -> bool:
-    none = draft.unknown_logprob
-    return none is not None and none >= math.log(unknown_above)
+def _partner(
+    first: Sequence[Passage],
+    verdicts: Sequence[Verdict],
+    hits: Sequence[Hit],
+    links: Links,
+    unknown_above: float | None,
+) -> list[Passage]:
+    """Return the passage linked to some others that is most promising, if there is any."""
+    read = {p.id for p in first}
+    friends = frozenset().union(*(links[i] for i in read)) - read
+    drafts = sorted(_not_ruled_out(verdicts, unknown_above), key=promise, reverse=True)
+    drafted = [p for v in drafts for p in v.draft.subset.passages]
+    left = _undrafted(verdicts, hits, read)
+    return [p for p in (*drafted, *left) if p.id in friends][:1]
+
+
+def _not_ruled_out(verdicts: Sequence[Verdict], unknown_above: float | None) -> list[Verdict]:
+    """Return verdicts but those of which the drafter says that surely no evidence is there."""
+    if unknown_above is None:
+        return list(verdicts)
+    most = math.log(unknown_above)
+    nones = [(v, v.draft.unknown_logprob) for v in verdicts]
+    return [v for v, none in nones if none is None or none < most]
 
 
 def _undrafted(

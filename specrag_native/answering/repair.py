@@ -16,6 +16,7 @@ from specrag_native.answering.confidence import reading_confidence
 from specrag_native.answering.evidence import Evidence, evidence_of, promise
 from specrag_native.answering.extracts import extracts
 from specrag_native.answering.grounding import stands_in
+from specrag_native.answering.links import linked
 from specrag_native.answering.rounds import Rounds
 from specrag_native.answering.run import Cost, Models, Run
 from specrag_native.answering.verifier import answer_key
@@ -27,6 +28,7 @@ _NAMES = {
     "rationales": "reading the rationales",
     "sentences": "reading the best sentences",
     "subset": "reading the best passages",
+    "linked": "reading linked passages",
     "more": "reading more passages",
     "all": "reading all passages",
 }
@@ -72,6 +74,9 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     seen: tuple[Passage, ...] = ()
     whole = True  # nothing was left out of what may be read
     left = list(config.repair_steps)
+    links = None
+    if "linked" in left:
+        links = linked(run.question.text, [h.passage for h in run.hits])
 
     def extract(passages: Sequence[Passage]) -> Sequence[tuple[Passage, Passage]]:
         assert run.vector is not None, "passages are drafted before they are read"
@@ -91,13 +96,17 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     while left:
         step = left.pop(0)
         if step == "redraft":
+            if out.reading is not None:
+                continue  # only reading on can better what was read
             if _redraft(run, rounds, out, reads_next=reads(left)):
                 out.reading, out.nothing_there = None, False
                 break
             continue
         if step == "sentences" and not fits(step, config.sentence_tokens):
             continue  # nor are they looked for
-        evidence = evidence_of(step, rounds.verdicts, run.hits, seen, config.unknown_above, extract)
+        evidence = evidence_of(
+            step, rounds.verdicts, run.hits, seen, config.unknown_above, extract, links
+        )
         if evidence is None:
             continue
         tokens = _tokens(evidence.read) - (_tokens(seen) if step != "rationales" else 0.0)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from specrag_native.answering.budget import tokens_in
 from specrag_native.answering.confidence import ceiling, confidence
 from specrag_native.answering.drafter import Drafter
+from specrag_native.answering.links import named_first
 from specrag_native.answering.run import Models, Run
 from specrag_native.answering.subsets import draw_subsets
 from specrag_native.answering.verifier import Scored, Verifier, best, judge
@@ -67,9 +68,13 @@ class Rounds:
         config, run = self._config, self._run
         if run.vector is None:
             run.vector = self._models.embedder.embed([run.question.text])[0]
+        vector, hits = run.vector, list(run.hits)
+        if config.draft_order == "named":
+            hits.sort(key=lambda hit: -float(hit.vector @ vector))
+            hits = [hits[i] for i in named_first(run.question.text, [h.passage for h in hits])]
         return draw_subsets(
-            run.hits,
-            run.vector,
+            hits,
+            vector,
             m=m,
             k=config.passages_per_draft,
             strategy=config.subsets,
@@ -162,20 +167,22 @@ class Rounds:
         if config.verify != "auto":
             return False
         if config.repair_below >= 1.0:
-            self._run.skipped.append(
-                "verification: no draft is taken as it stands (repair_below 1)"
-            )
+            self._skip("verification: no draft is taken as it stands (repair_below 1)")
             return True
         if not config.confidence_weights:
             return False
         most = max(ceiling(d, self._drafts, config.confidence_weights) for d in known)
         if most >= config.repair_below:
             return False
-        self._run.skipped.append(
+        self._skip(
             f"verification: no draft could reach a confidence of {config.repair_below:.0%}, "
             f"at most {math.floor(100 * most)}%"
         )
         return True
+
+    def _skip(self, what: str) -> None:
+        if what not in self._run.skipped:
+            self._run.skipped.append(what)
 
     def decide(self) -> None:
         """Choose among all drafts by what is known of them so far."""

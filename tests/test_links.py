@@ -1,0 +1,156 @@
+"""Passages that belong together by their titles, and what is made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specrag_native.answering.links import linked, named_first
+from specrag_native.answering.pipeline import Pipeline
+from specrag_native.config import Config
+from specrag_native.types import Answer, Hit, Passage
+from tests.fakes import FakeEngine, FakeModels, hits, passage
+
+QUESTION = "Who built the ferry that the author of The Lantern took?"
+BOOK, AUTHOR, FERRY, TOWN = range(4)
+TEXTS = (
+    ("The Lantern (novel)", "A novel by Ada Brook."),
+    ("Ada Brook", "She crossed the bay on the Heron Ferry every week."),
+    ("Heron Ferry", "Built by Tomas Reed."),
+    ("Port Alder", "A town. It has ferries, lanterns and a brook."),
+)
+
+
+def titled(texts: Sequence[tuple[str, str]]) -> list[Passage]:
+    return [dataclasses.replace(passage(i, x), title=t) for i, (t, x) in enumerate(texts)]
+
+
+def numbers(question: str, texts: Sequence[tuple[str, str]]) -> list[set[int]]:
+    passages = titled(texts)
+    found = linked(question, passages)
+    return [{int(i[1:]) for i in found[p.id]} for p in passages]
+
+
+def test_passages_that_name_each_other_belong_together() -> None:
+    assert numbers(QUESTION, TEXTS) == [{AUTHOR}, {BOOK, FERRY}, {AUTHOR}, set()]
+
+
+def test_so_do_those_that_the_question_names() -> None:
+    found = numbers("which is older, heron ferry or port alder?", TEXTS)
+    assert found == [{AUTHOR}, {BOOK, FERRY}, {AUTHOR, TOWN}, {FERRY}]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        (("Ada", "x"), ("Else", "Ada Brook wrote it")),  # too short a title
+        (("", "x"), ("Else", "anything")),
+        (("(novel)", "x"), ("Else", "a (novel) thing")),
+        (("Brook", "x"), ("Else", "many Brooks, and a brook")),  # another word, another case
+        (("Ada Brook", "on Ada Brook"), ("ada brook (poet)", "by Ada Brook")),  # the same title
+    ],
+)
+def test_what_is_no_link(texts: Sequence[tuple[str, str]]) -> None:
+    assert numbers("Who?", texts) == [set(), set()]
+
+
+@given(st.lists(st.tuples(st.text(max_size=9), st.text(max_size=40)), max_size=6), st.text())
+def test_links_go_both_ways_and_an_order_loses_nothing(
+    texts: list[tuple[str, str]], question: str
+) -> None:
+    found = numbers(question, texts)
+    for i, friends in enumerate(found):
+        assert i not in friends and all(i in found[j] for j in friends)
+    order = named_first(question, titled(texts))
+    assert sorted(order) == list(range(len(texts)))
+
+
+def test_what_the_question_names_comes_first_and_what_is_linked_to_it_next() -> None:
+    order = [TOWN, FERRY, AUTHOR, BOOK]
+    shuffled = titled([TEXTS[i] for i in order])
+    found = [order[i] for i in named_first(QUESTION, shuffled)]
+    assert found == [BOOK, AUTHOR, TOWN, FERRY]
+    # Where it names nothing, the best hit counts as named.
+    assert [order[i] for i in named_first("Who built it?", shuffled)] == [TOWN, FERRY, AUTHOR, BOOK]
+    assert [order[i] for i in named_first("Who?", shuffled[1:] + shuffled[:1])] == order
+
+
+def story() -> list[Hit]:
+    """The passages above with their vectors, the town as the best hit."""
+    vectors = [h.vector for h in hits(len(TEXTS))]
+    passages = titled(TEXTS)
+    return [
+        Hit(passages[i], 1.0 / (place + 1), vectors[place])
+        for place, i in enumerate((TOWN, FERRY, AUTHOR, BOOK))
+    ]
+
+
+def ask(none: dict[int, float], said: str = "unknown", **settings: Any) -> tuple[Answer, list[str]]:
+    """Answer the question; the drafter finds no evidence in passages with these probabilities."""
+
+    def watched(prompt: str) -> float:
+        return next(math.log(p) for i, p in none.items() if TEXTS[i][1] in prompt)
+
+    drafter = FakeEngine(lambda p: ("nothing", "unknown"), watched=watched)
+    verifier = FakeEngine(lambda p: (said,))
+    config = Config.from_mapping(
+        {"passages_per_draft": 1, "unknown_above": 0.95, "grounded": False, **settings}
+    )
+    answer = Pipeline(FakeModels(drafter, verifier), config=config).answer(QUESTION, hits=story())
+    return answer, verifier.generated
+
+
+def read(prompt: str) -> list[int]:
+    """Return which of the passages a prompt holds, in its order."""
+    at = {i: prompt.find(text) for i, (_, text) in enumerate(TEXTS)}
+    return sorted((i for i, place in at.items() if place >= 0), key=lambda i: at[i])
+
+
+def test_the_best_passage_is_read_with_the_one_linked_to_it() -> None:
+    none = {BOOK: 0.5, AUTHOR: 0.1, FERRY: 0.4, TOWN: 0.2}
+    answer, prompts = ask(none, "Tomas Reed", repair="linked,more", n_drafts=4)
+    assert [read(p) for p in prompts] == [[AUTHOR, FERRY]], "not the town, ranked before the ferry"
+    assert [(s.step, s.decided) for s in answer.repairs] == [("linked", True)]
+    # What the drafter rules out is not read, linked or not; what is read next comes after.
+    none = {BOOK: 0.5, AUTHOR: 0.1, FERRY: 0.97, TOWN: 0.2}
+    _, prompts = ask(none, repair="linked,more", n_drafts=4)
+    assert [read(p) for p in prompts] == [[AUTHOR, BOOK], [AUTHOR, BOOK, TOWN]]
+    # Where nothing is linked to the best, it is read alone, and not twice.
+    none = {BOOK: 0.5, AUTHOR: 0.4, FERRY: 0.3, TOWN: 0.2}
+    _, prompts = ask(none, repair="linked", n_drafts=4)
+    assert [read(p) for p in prompts] == [[TOWN]]
+    _, prompts = ask(none, repair="subset,linked", n_drafts=4)
+    assert [read(p) for p in prompts] == [[TOWN]]
+    # After another step it comes to what that has read.
+    none = {BOOK: 0.5, AUTHOR: 0.1, FERRY: 0.4, TOWN: 0.2}
+    _, prompts = ask(none, repair="subset,linked", n_drafts=4)
+    assert [read(p) for p in prompts] == [[AUTHOR], [AUTHOR, FERRY]]
+
+
+def test_few_are_drafted_first_and_the_others_only_when_no_answer_was_found() -> None:
+    none = {BOOK: 0.5, AUTHOR: 0.3, FERRY: 0.1, TOWN: 0.2}
+    few: dict[str, Any] = {"n_drafts": 2, "draft_order": "named", "repair": "linked,redraft,more"}
+    answer, prompts = ask(none, "Tomas Reed", **few)
+    drafted = [v.draft.subset.passages[0].title for v in answer.verdicts]
+    assert sorted(drafted) == [TEXTS[AUTHOR][0], TEXTS[BOOK][0]]
+    assert [read(p) for p in prompts] == [[AUTHOR, BOOK]]
+    answer, prompts = ask(none, repair_below=1.0, **few)
+    assert [s.step for s in answer.repairs] == ["linked", "redraft", "more", "more"]
+    assert [read(p) for p in prompts] == [
+        [AUTHOR, BOOK],
+        [AUTHOR, BOOK, FERRY],
+        [AUTHOR, BOOK, FERRY, TOWN],
+    ]
+    assert len(answer.verdicts) == 4
+    # Nor when a better answer than the first is looked for.
+    answer, prompts = ask(none, "Tomas Reed", accept_above=0.99, **few)
+    assert [s.step for s in answer.repairs] == ["linked", "more"] and len(answer.verdicts) == 2
+    retrieved = {**few, "draft_order": "retrieved"}
+    _, prompts = ask(none, "Tomas Reed", **retrieved)
+    assert read(prompts[0])[0] == FERRY
