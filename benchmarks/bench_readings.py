@@ -23,7 +23,7 @@ from specrag_native.answering.baselines import StandardRAG
 from specrag_native.answering.drafter import Drafter
 from specrag_native.answering.extracts import extracts
 from specrag_native.answering.grounding import stands_in
-from specrag_native.answering.links import Links, linked
+from specrag_native.answering.links import Links, links_of
 from specrag_native.config import Config
 from specrag_native.engines import Engines, ModelPaths
 from specrag_native.evaluation import machine
@@ -60,7 +60,7 @@ class Readings:
         by_none = sorted(range(len(passages)), key=lambda i: none[i])
         by_cosine = sorted(range(len(passages)), key=lambda i: -cosine[i])
         ranked, nearest = [passages[i] for i in by_none], [passages[i] for i in by_cosine]
-        links = linked(example.question.text, passages)
+        links = links_of(example.question.text, passages)
         place = {p.id: i for i, p in enumerate(passages)}
         of_few = [i for i in by_none if i in by_cosine[:FEW_PASSAGES]]
         short = extracts(question, ranked[1:], embed, tokens=self._config.sentence_tokens)
@@ -68,7 +68,7 @@ class Readings:
         return {
             "none": [round(x, 4) for x in none],
             "cosine": [round(float(x), 4) for x in cosine],
-            "links": [sorted(place[j] for j in links[p.id]) for p in passages],
+            "links": [sorted(place[j] for j in links.linked[p.id]) for p in passages],
             "holds": {
                 name: contains_answer(f"{p.title}\n{p.text}", example.answers)
                 for name, p in (("best", ranked[0]), ("nearest", nearest[0]))
@@ -109,7 +109,7 @@ class Readings:
 def _with_linked(passages: Sequence[Passage], order: Sequence[int], links: Links) -> list[Passage]:
     """Return the first passage of an order and the next in it that is linked with it, if any."""
     first = passages[order[0]]
-    others = [passages[i] for i in order if passages[i].id in links[first.id]]
+    others = [passages[i] for i in order if passages[i].id in links.linked[first.id]]
     return [first, *others[:1]]
 
 

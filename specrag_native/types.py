@@ -22,7 +22,9 @@ Task = Literal["qa", "claim", "choice"]
 DecidedBy = Literal["speculative", "repair", "standard", "drafter", "abstain"]
 """Which step of the method gave the answer."""
 
-RepairStep = Literal["redraft", "rationales", "subset", "linked", "sentences", "more", "all"]
+RepairStep = Literal[
+    "redraft", "rationales", "subset", "named", "linked", "sentences", "more", "all"
+]
 """What can be done when no draft is good enough; see ``Config.repair``."""
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specrag_native.answering.links import linked, named_first
+from specrag_native.answering.links import asked_first, links_of
 from specrag_native.answering.pipeline import Pipeline
 from specrag_native.config import Config
 from specrag_native.types import Answer, Hit, Passage
@@ -33,8 +33,13 @@ def titled(texts: Sequence[tuple[str, str]]) -> list[Passage]:
 
 def numbers(question: str, texts: Sequence[tuple[str, str]]) -> list[set[int]]:
     passages = titled(texts)
-    found = linked(question, passages)
+    found = links_of(question, passages).linked
     return [{int(i[1:]) for i in found[p.id]} for p in passages]
+
+
+def in_order(question: str, passages: Sequence[Passage]) -> list[int]:
+    found = asked_first(links_of(question, passages), passages)
+    return [int(p.id[1:]) for p in found]
 
 
 def test_passages_that_name_each_other_belong_together() -> None:
@@ -67,18 +72,18 @@ def test_links_go_both_ways_and_an_order_loses_nothing(
     found = numbers(question, texts)
     for i, friends in enumerate(found):
         assert i not in friends and all(i in found[j] for j in friends)
-    order = named_first(question, titled(texts))
-    assert sorted(order) == list(range(len(texts)))
+    assert sorted(in_order(question, titled(texts))) == list(range(len(texts)))
 
 
 def test_what_the_question_names_comes_first_and_what_is_linked_to_it_next() -> None:
     order = [TOWN, FERRY, AUTHOR, BOOK]
     shuffled = titled([TEXTS[i] for i in order])
-    found = [order[i] for i in named_first(QUESTION, shuffled)]
-    assert found == [BOOK, AUTHOR, TOWN, FERRY]
+    assert [order[i] for i in in_order(QUESTION, shuffled)] == [BOOK, AUTHOR, TOWN, FERRY]
     # Where it names nothing, the best hit counts as named.
-    assert [order[i] for i in named_first("Who built it?", shuffled)] == [TOWN, FERRY, AUTHOR, BOOK]
-    assert [order[i] for i in named_first("Who?", shuffled[1:] + shuffled[:1])] == order
+    assert in_order("Who built it?", shuffled) == [0, 1, 2, 3]
+    moved = [AUTHOR, TOWN, FERRY, BOOK]
+    found = in_order("Who built it?", titled([TEXTS[i] for i in moved]))
+    assert [moved[i] for i in found] == [AUTHOR, FERRY, BOOK, TOWN]
 
 
 def story() -> list[Hit]:
@@ -91,7 +96,9 @@ def story() -> list[Hit]:
     ]
 
 
-def ask(none: dict[int, float], said: str = "unknown", **settings: Any) -> tuple[Answer, list[str]]:
+def ask(
+    none: dict[int, float], said: str = "unknown", *, question: str = QUESTION, **settings: Any
+) -> tuple[Answer, list[str]]:
     """Answer the question; the drafter finds no evidence in passages with these probabilities."""
 
     def watched(prompt: str) -> float:
@@ -102,7 +109,7 @@ def ask(none: dict[int, float], said: str = "unknown", **settings: Any) -> tuple
     config = Config.from_mapping(
         {"passages_per_draft": 1, "unknown_above": 0.95, "grounded": False, **settings}
     )
-    answer = Pipeline(FakeModels(drafter, verifier), config=config).answer(QUESTION, hits=story())
+    answer = Pipeline(FakeModels(drafter, verifier), config=config).answer(question, hits=story())
     return answer, verifier.generated
 
 
@@ -131,6 +138,21 @@ def test_the_best_passage_is_read_with_the_one_linked_to_it() -> None:
     none = {BOOK: 0.5, AUTHOR: 0.1, FERRY: 0.4, TOWN: 0.2}
     _, prompts = ask(none, repair="subset,linked", n_drafts=4)
     assert [read(p) for p in prompts] == [[AUTHOR], [AUTHOR, FERRY]]
+
+
+def test_what_a_question_compares_is_read_together_whatever_the_drafter_says() -> None:
+    none = {BOOK: 0.1, AUTHOR: 0.2, FERRY: 0.97, TOWN: 0.96}
+    both = "Which is older, Port Alder or the Heron Ferry?"
+    _, prompts = ask(none, question=both, repair="named,linked", n_drafts=4)
+    assert [read(p) for p in prompts] == [[TOWN, FERRY], [TOWN, FERRY, AUTHOR]]
+    _, prompts = ask(none, question=both, repair="named", n_drafts=1)
+    assert [set(read(p)) for p in prompts] == [{TOWN, FERRY}], "drafted or not"
+    # One name is no comparison.
+    _, prompts = ask(none, repair="named,linked", n_drafts=4)
+    assert [read(p) for p in prompts] == [[BOOK], [BOOK, AUTHOR]]
+    # After another step nothing is read again.
+    _, prompts = ask(none, question=both, repair="subset,named,more", n_drafts=4)
+    assert [read(p) for p in prompts][:2] == [[BOOK], [BOOK, TOWN, FERRY]]
 
 
 def test_few_are_drafted_first_and_the_others_only_when_no_answer_was_found() -> None:

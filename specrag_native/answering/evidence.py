@@ -44,8 +44,8 @@ def evidence_of(
     ``seen`` is what was read whole before; it comes first. With ``unknown_above``, the drafter is
     trusted to tell evidence from other passages: then the best hit is not read besides, and
     ``more`` reads nothing further where the drafter says with that probability that there is no
-    evidence. Hits that are in no draft come last. ``sentences`` needs ``extract``, ``linked``
-    needs ``links``.
+    evidence. Hits that are in no draft come last. ``sentences`` needs ``extract``, ``named`` and
+    ``linked`` need ``links``.
     """
     if step == "rationales":
         return _with_short((), rationales(verdicts), tuple(seen))
@@ -56,13 +56,16 @@ def evidence_of(
         read = {p.id for p in whole}
         found = extract([h.passage for h in hits if h.passage.id not in read])
         return _with_short(whole, found, whole) or best
-    if step == "linked":
+    if step in ("named", "linked"):
         assert links is not None, "it is not known what is linked"
         best = None if seen else evidence_of("subset", verdicts, hits, (), unknown_above)
-        whole = best.whole if best else tuple(seen)
-        partner = _partner(whole, verdicts, hits, links, unknown_above)
-        passages = (*whole, *partner)
-        return Evidence(passages, passages, passages) if partner else best
+        if step == "named":
+            whole, other = tuple(seen), _compared(verdicts, hits, links)
+        else:
+            whole = best.whole if best else tuple(seen)
+            other = _partner(whole, verdicts, hits, links, unknown_above)
+        passages = (*whole, *(p for p in other if p not in whole))
+        return Evidence(passages, passages, passages) if len(passages) > len(whole) else best
     read = {p.id for p in seen}
     besides = () if step == "subset" else read
     if unknown_above is None:
@@ -93,6 +96,28 @@ def _with_short(
     return Evidence((*first, *(s for s, _ in pairs)), (*first, *(p for _, p in pairs)), whole)
 
 
+def _compared(verdicts: Sequence[Verdict], hits: Sequence[Hit], links: Links) -> list[Passage]:
+    """Return the two most promising passages of different titles that the question names.
+
+    Nothing where it names fewer: only one that names two asks about both. The drafter may rule both
+    out, as it reads each alone.
+    """
+    first: dict[str, Passage] = {}
+    for passage in _by_promise(verdicts, verdicts, hits):
+        if passage.id in links.asked:
+            first.setdefault(links.asked[passage.id], passage)
+    return list(first.values())[:2] if len(first) > 1 else []
+
+
+def _by_promise(
+    candidates: Sequence[Verdict], verdicts: Sequence[Verdict], hits: Sequence[Hit]
+) -> list[Passage]:
+    """Return the passages of some drafts, the most promising first, and those in no draft."""
+    ordered = sorted(candidates, key=promise, reverse=True)
+    drafted = [p for v in ordered for p in v.draft.subset.passages]
+    return [*drafted, *_undrafted(verdicts, hits, ())]
+
+
 def _partner(
     first: Sequence[Passage],
     verdicts: Sequence[Verdict],
@@ -102,11 +127,9 @@ def _partner(
 ) -> list[Passage]:
     """Return the passage linked to some others that is most promising, if there is any."""
     read = {p.id for p in first}
-    friends = frozenset().union(*(links[i] for i in read)) - read
-    drafts = sorted(_not_ruled_out(verdicts, unknown_above), key=promise, reverse=True)
-    drafted = [p for v in drafts for p in v.draft.subset.passages]
-    left = _undrafted(verdicts, hits, read)
-    return [p for p in (*drafted, *left) if p.id in friends][:1]
+    friends = frozenset().union(*(links.linked[i] for i in read)) - read
+    candidates = _not_ruled_out(verdicts, unknown_above)
+    return [p for p in _by_promise(candidates, verdicts, hits) if p.id in friends][:1]
 
 
 def _not_ruled_out(verdicts: Sequence[Verdict], unknown_above: float | None) -> list[Verdict]:

@@ -1,7 +1,7 @@
 """Which passages belong together: one names the title of the other, or the question names both.
 
 An answer that needs two passages is seldom found by similarity alone, as only one of them is like
-the question; the other is named by the first.
+the question, nor by reading each alone, as neither holds the answer.
 
 Law: words decide and no model is asked; a link says what to read together, never what is true.
 """
@@ -10,67 +10,66 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from specrag_native.types import Passage
-
-Links = Mapping[str, frozenset[str]]
-"""Ids of the passages that a passage belongs together with, by its id."""
 
 _QUALIFIER = re.compile(r"\s*\([^()]*\)\s*\Z")
 _LEAST_LETTERS = 4
 """Titles with fewer are found everywhere."""
 
 
-def linked(question: str, passages: Sequence[Passage]) -> Links:
-    """Return which passages belong together.
+@dataclass(frozen=True, slots=True)
+class Links:
+    """How the passages of a question belong together, by their ids.
 
-    Two passages do when their titles differ and one's text holds the other's title, or the
-    question holds both titles. A title stands for itself without what stands in brackets at its
-    end; letters have the same case in a passage, any case in a question. Takes a search of every
-    text for every title.
+    ``asked``: the titles of those that the question names. ``linked``: to each passage those of
+    other titles of which one names the other, or that the question names with it.
     """
-    titles = [_name(p) for p in passages]
-    asked = [_asked(question, title) for title in titles]
-    named = [[_holds(p.text, title) for title in titles] for p in passages]
+
+    asked: Mapping[str, str]
+    linked: Mapping[str, frozenset[str]]
+
+
+def links_of(question: str, passages: Sequence[Passage]) -> Links:
+    """Return how passages belong together.
+
+    A title stands for itself without what stands in brackets at its end. It has the same letters,
+    large and small, in a passage that names it, and any in a question. Takes a search of every text
+    for every title.
+    """
+    titles = [_QUALIFIER.sub("", p.title).strip() for p in passages]
+    asked = [_holds(question.lower(), title.lower()) for title in titles]
+    holds = [[_holds(p.text, title) for title in titles] for p in passages]
 
     def belong(i: int, j: int) -> bool:
         if titles[i].lower() == titles[j].lower():
             return False
-        return named[i][j] or named[j][i] or (asked[i] and asked[j])
+        return holds[i][j] or holds[j][i] or (asked[i] and asked[j])
 
     every = range(len(passages))
-    return {
-        p.id: frozenset(passages[j].id for j in every if belong(i, j))
-        for i, p in enumerate(passages)
-    }
+    return Links(
+        {passages[i].id: titles[i].lower() for i in every if asked[i]},
+        {passages[i].id: frozenset(passages[j].id for j in every if belong(i, j)) for i in every},
+    )
 
 
-def named_first(question: str, passages: Sequence[Passage]) -> list[int]:
-    """Return passages as indices: what the question names, what is linked to the first, the rest.
+def asked_first(links: Links, passages: Sequence[Passage]) -> list[Passage]:
+    """Return what the question names, then what is linked to the first of these, then the rest.
 
     Where it names none, the first passage counts as named. Inside each of the three the order stays
     as it was.
     """
     if not passages:
         return []
-    asked = [_asked(question, _name(p)) for p in passages]
-    first = asked.index(True) if any(asked) else 0
-    friends = linked(question, passages)[passages[first].id]
+    first = next((p for p in passages if p.id in links.asked), passages[0])
 
-    def rank(i: int) -> int:
-        if i == first or asked[i]:
+    def rank(passage: Passage) -> int:
+        if passage.id == first.id or passage.id in links.asked:
             return 0
-        return 1 if passages[i].id in friends else 2
+        return 1 if passage.id in links.linked[first.id] else 2
 
-    return sorted(range(len(passages)), key=rank)
-
-
-def _name(passage: Passage) -> str:
-    return _QUALIFIER.sub("", passage.title).strip()
-
-
-def _asked(question: str, title: str) -> bool:
-    return _holds(question.lower(), title.lower())
+    return sorted(passages, key=rank)
 
 
 def _holds(text: str, title: str) -> bool:

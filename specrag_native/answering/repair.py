@@ -16,7 +16,7 @@ from specrag_native.answering.confidence import reading_confidence
 from specrag_native.answering.evidence import Evidence, evidence_of, promise
 from specrag_native.answering.extracts import extracts
 from specrag_native.answering.grounding import stands_in
-from specrag_native.answering.links import linked
+from specrag_native.answering.links import links_of
 from specrag_native.answering.rounds import Rounds
 from specrag_native.answering.run import Cost, Models, Run
 from specrag_native.answering.verifier import answer_key
@@ -28,6 +28,7 @@ _NAMES = {
     "rationales": "reading the rationales",
     "sentences": "reading the best sentences",
     "subset": "reading the best passages",
+    "named": "reading what the question names",
     "linked": "reading linked passages",
     "more": "reading more passages",
     "all": "reading all passages",
@@ -75,8 +76,8 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     whole = True  # nothing was left out of what may be read
     left = list(config.repair_steps)
     links = None
-    if "linked" in left:
-        links = linked(run.question.text, [h.passage for h in run.hits])
+    if {"named", "linked"} & set(left):
+        links = links_of(run.question.text, [h.passage for h in run.hits])
 
     def extract(passages: Sequence[Passage]) -> Sequence[tuple[Passage, Passage]]:
         assert run.vector is not None, "passages are drafted before they are read"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from specrag_native.answering.budget import tokens_in
 from specrag_native.answering.confidence import ceiling, confidence
 from specrag_native.answering.drafter import Drafter
-from specrag_native.answering.links import named_first
+from specrag_native.answering.links import asked_first, links_of
 from specrag_native.answering.run import Models, Run
 from specrag_native.answering.subsets import draw_subsets
 from specrag_native.answering.verifier import Scored, Verifier, best, judge
@@ -71,7 +71,9 @@ class Rounds:
         vector, hits = run.vector, list(run.hits)
         if config.draft_order == "named":
             hits.sort(key=lambda hit: -float(hit.vector @ vector))
-            hits = [hits[i] for i in named_first(run.question.text, [h.passage for h in hits])]
+            passages = [h.passage for h in hits]
+            order = asked_first(links_of(run.question.text, passages), passages)
+            hits.sort(key=lambda hit: order.index(hit.passage))
         return draw_subsets(
             hits,
             vector,
