@@ -39,7 +39,8 @@ class Config:
     draft_order: DraftOrder = "retrieved"
     """Which passages the first drafts read when not all fit into ``n_drafts``. ``retrieved``: the
     best hits. ``named``: those whose titles the question names, then those linked to the first of
-    them, as one names the title of the other, then those most similar to the question."""
+    them, as one names the title of the other, then the best hits; hits that were given and not
+    retrieved count as best when they are most similar to the question."""
     seed: int = 0
     """Seed of clustering and of random subsets."""
 

@@ -48,11 +48,18 @@ def names(n: int) -> list[str]:
     return [f"q{i}" for i in range(4 * n) if half_of(f"q{i}") == "tune"][:n]
 
 
-def write_run(folder: Path, n: int, repairs: Any, *, accept_above: float = 0.0) -> None:
+def write_run(
+    folder: Path,
+    n: int,
+    repairs: Any,
+    *,
+    accept_above: float = 0.0,
+    order: str = "subset,more",
+) -> None:
     """Write ``n`` questions whose belief tells right from wrong, nine times in ten."""
     config: dict[str, Any] = {"normalisation": "mean", "verify": "always", "repair": "all"}
     config |= {"accept_above": accept_above, "repair_below": 1.0}
-    config["repair"] = "subset,more" if accept_above else "subset"
+    config["repair"] = order if accept_above else "subset"
     config |= {f"use_{name}": True for name in ("draft_score", "self_containment")}
     header = Header(
         *("set", "speculative", "speculative", "0" * 16, config | {"use_self_reflection": True}),
@@ -159,6 +166,25 @@ def test_where_standard_is_good_more_is_read(tmp_path: Path) -> None:
     assert policy["questions"] == 120 and policy["standard_right"] == 0.9
     assert policy["right"] >= 0.9 and 50 < policy["tokens"] <= 150 + 100
     assert found["accept_above"] > 0.4
+
+
+def test_redrafting_is_no_reading_and_other_steps_are_named(tmp_path: Path) -> None:
+    def with_redraft(name: str, right: bool, belief: float) -> list[dict[str, Any]]:
+        first, then = both_steps(name, right, belief)
+        return [first, reading("x", False, 0.0, step="redraft"), then]
+
+    plain, run = tmp_path / "plain", tmp_path / "run"
+    write_run(plain, 120, both_steps, accept_above=1.0)
+    write_run(run, 120, with_redraft, accept_above=1.0, order="subset,redraft,more")
+    for folder in (plain, run):
+        write_standard(folder, 120, 0.9)
+    assert "policy" not in calibrate(run), "no run has the steps that are taken for granted"
+    found = calibrate(run, "--repair", "subset,redraft,more")
+    assert found["repair"] == "subset,redraft,more"
+    same = calibrate(plain)
+    assert found["accept_above"] == same["accept_above"]
+    assert found["reading_weights"] == same["reading_weights"]
+    assert found["policy"]["right"] == same["policy"]["right"]
 
 
 def test_standard_that_nothing_equals_leaves_the_threshold_of_the_fit(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,6 +154,25 @@ def test_what_a_question_compares_is_read_together_whatever_the_drafter_says() -
     # After another step nothing is read again.
     _, prompts = ask(none, question=both, repair="subset,named,more", n_drafts=4)
     assert [read(p) for p in prompts][:2] == [[BOOK], [BOOK, TOWN, FERRY]]
+
+
+@pytest.mark.parametrize("retrieved", [False, True])
+def test_hits_keep_the_order_of_a_retriever_and_given_ones_go_by_similarity(
+    retrieved: bool,
+) -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    likeness = np.asarray([0.2, 0.9, 0.1], dtype=np.float32)
+    found = [Hit(passage(i), 1.0 / (i + 1), vectors[i]) for i in range(3)]
+
+    class Finds:
+        def search_with(self, question: str, vector: Any, n: int = 10) -> list[Hit]:
+            return found
+
+    config = Config(n_drafts=1, passages_per_draft=1, draft_order="named", repair="off")
+    pipeline = Pipeline(FakeModels(FakeEngine(), FakeEngine()), Finds(), config)
+    hits = None if retrieved else found
+    answer = pipeline.answer("Who?", hits=hits, question_vector=likeness)
+    assert [v.draft.subset.ids for v in answer.verdicts] == [("p0",) if retrieved else ("p1",)]
 
 
 def test_few_are_drafted_first_and_the_others_only_when_no_answer_was_found() -> None:

@@ -143,8 +143,11 @@ READINGS = {
     "best": "the passage the drafter ranks first",
     "best and sentences": "that, and the sentences most similar to the question",
     "best two": "the two it ranks first",
+    "best and linked": "the first, and of those linked to it the next",
+    "best of few and linked": "the same among the five most similar",
     "nearest": "the passage most similar to the question",
     "nearest two": "the two most similar",
+    "nearest and linked": "the most similar, and of those linked to it the next",
 }
 
 

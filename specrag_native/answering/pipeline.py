@@ -74,7 +74,7 @@ class Pipeline:
             question: a question, or its text.
             method: ``speculative``; ``standard``: the verifier reads all passages; ``drafter``:
                 the draft with the highest rho_Draft, unverified.
-            hits: passages to answer from, instead of retrieving them.
+            hits: passages to answer from, in any order, instead of retrieving them.
             question_vector: the question's embedding, if the caller has it; shape ``(d,)``.
             budget_s: seconds the answer may take. Work that does not fit at the pace of earlier
                 calls (drafts, verification, repair) is left out; what is still under way when time
@@ -120,6 +120,7 @@ class Pipeline:
                 if run.vector is None:
                     run.vector = self.models.embedder.embed([text])[0]
                 hits = self.retriever.search_with(text, run.vector, self.config.top)
+                run.ranked = True
         run.hits = tuple(hits)
         run.emit(Retrieved(run.hits))
 

@@ -70,7 +70,8 @@ class Rounds:
             run.vector = self._models.embedder.embed([run.question.text])[0]
         vector, hits = run.vector, list(run.hits)
         if config.draft_order == "named":
-            hits.sort(key=lambda hit: -float(hit.vector @ vector))
+            if not run.ranked:
+                hits.sort(key=lambda hit: -float(hit.vector @ vector))
             passages = [h.passage for h in hits]
             order = asked_first(links_of(run.question.text, passages), passages)
             hits.sort(key=lambda hit: order.index(hit.passage))

@@ -61,6 +61,8 @@ class Run:
         self.question = question
         self.budget = budget
         self.hits: Sequence[Hit] = ()
+        self.ranked = False
+        """Whether a retriever found the hits, the best first; given ones have no order."""
         self.vector: FloatArray | None = None
         self.usage: dict[str, Usage] = {}
         self.skipped: list[str] = []
