@@ -101,16 +101,17 @@ class Config:
     repair: str = "all"
     """What is done when no draft reaches ``repair_below``: ``off``, or steps with commas between,
     one after another until one gives an answer. ``redraft``: where none was read so far, the
-    drafter drafts over other subsets, and all drafts are judged again. ``rationales``: the verifier
-    answers from the rationales of the drafts alone. ``subset``: it reads the passages of the most
-    promising draft and, without ``unknown_above``, the best hit. ``named``: it reads the two most
-    promising passages that the question names by their titles, or, where it does not name two, what
-    ``subset`` reads. ``linked``: it reads these, or what it has read already, and of the passages
-    that are linked to them, as one names the title of the other or the question names both, the
-    most promising. ``sentences``: it reads these, or what it has read already, and of the other
-    passages the sentences most like the question. ``more``: it reads the passages of the next draft
-    too, again and again until there is an answer; with ``unknown_above``, nothing that the drafter
-    rules out. ``all``: it reads all passages; alone, the word stands for ``subset,all``."""
+    drafter drafts over other subsets, so many that no passage is left out, and all drafts are
+    judged again. ``rationales``: the verifier answers from the rationales of the drafts alone.
+    ``subset``: it reads the passages of the most promising draft and, without ``unknown_above``,
+    the best hit. ``named``: it reads the two most promising passages that the question names by
+    their titles, or, where it does not name two, what ``subset`` reads. ``linked``: it reads these,
+    or what it has read already, and of the passages that are linked to them, as one names the title
+    of the other or the question names both, the most promising. ``sentences``: it reads these, or
+    what it has read already, and of the other passages the sentences most like the question.
+    ``more``: it reads the passages of the next draft too, again and again until there is an answer;
+    with ``unknown_above``, nothing that the drafter rules out. ``all``: it reads all passages;
+    alone, the word stands for ``subset,all``."""
     sentence_tokens: int = 100
     """About how many tokens the sentences of ``sentences`` have together."""
     accept_above: float = 0.0

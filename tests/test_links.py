@@ -190,7 +190,10 @@ def test_few_are_drafted_first_and_the_others_only_when_no_answer_was_found() ->
         [AUTHOR, BOOK, FERRY, TOWN],
     ]
     assert len(answer.verdicts) == 4
-    # Nor when a better answer than the first is looked for.
+    # None is left out, however few are drafted first.
+    answer, _ = ask(none, repair_below=1.0, **{**few, "n_drafts": 1})
+    assert len(answer.verdicts) == 4
+    # They are not drafted when a better answer than the first is looked for.
     answer, prompts = ask(none, "Tomas Reed", accept_above=0.99, **few)
     assert [s.step for s in answer.repairs] == ["linked", "more"] and len(answer.verdicts) == 2
     retrieved = {**few, "draft_order": "retrieved"}

@@ -16,7 +16,6 @@ from specrag_native.answering.confidence import reading_confidence
 from specrag_native.answering.evidence import Evidence, evidence_of, promise
 from specrag_native.answering.extracts import extracts
 from specrag_native.answering.grounding import stands_in
-from specrag_native.answering.links import links_of
 from specrag_native.answering.rounds import Rounds
 from specrag_native.answering.run import Cost, Models, Run
 from specrag_native.answering.verifier import answer_key
@@ -75,9 +74,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     seen: tuple[Passage, ...] = ()
     whole = True  # nothing was left out of what may be read
     left = list(config.repair_steps)
-    links = None
-    if {"named", "linked"} & set(left):
-        links = links_of(run.question.text, [h.passage for h in run.hits])
+    links = run.links if {"named", "linked"} & set(left) else None
 
     def extract(passages: Sequence[Passage]) -> Sequence[tuple[Passage, Passage]]:
         assert run.vector is not None, "passages are drafted before they are read"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from specrag_native.answering.budget import tokens_in
 from specrag_native.answering.confidence import ceiling, confidence
 from specrag_native.answering.drafter import Drafter
-from specrag_native.answering.links import asked_first, links_of
+from specrag_native.answering.links import asked_first
 from specrag_native.answering.run import Models, Run
 from specrag_native.answering.subsets import draw_subsets
 from specrag_native.answering.verifier import Scored, Verifier, best, judge
@@ -51,10 +51,18 @@ class Rounds:
         self._write(subsets)
 
     def redraft(self) -> bool:
-        """Write drafts from as many other subsets; return whether there were any new drafts."""
+        """Write drafts from as many other subsets, or more, so that no passage is left out.
+
+        Returns:
+            Whether there were any new drafts.
+        """
         config, run = self._config, self._run
         with run.stage("cluster"):
-            subsets = self._others()[: config.n_drafts]
+            subsets = self._others()
+            drafted = {i for d in self._drafts for i in d.subset.ids}
+            left_out = len({h.passage.id for h in run.hits} - drafted)
+            per_draft = max((len(s.ids) for s in subsets), default=1)
+            subsets = subsets[: max(config.n_drafts, math.ceil(left_out / per_draft))]
         if not subsets:
             return False
         if not run.budget.fits("drafter", _tokens(subsets[0])):
@@ -72,8 +80,7 @@ class Rounds:
         if config.draft_order == "named":
             if not run.ranked:
                 hits.sort(key=lambda hit: -float(hit.vector @ vector))
-            passages = [h.passage for h in hits]
-            order = asked_first(links_of(run.question.text, passages), passages)
+            order = asked_first(run.links, [h.passage for h in hits])
             hits.sort(key=lambda hit: order.index(hit.passage))
         return draw_subsets(
             hits,
@@ -93,8 +100,9 @@ class Rounds:
         seen = {frozenset(d.subset.ids) for d in self._drafts}
         used = {i for d in self._drafts if not d.unknown for i in d.subset.ids}
         others: dict[frozenset[str], Subset] = {}
+        most = max(4 * self._config.n_drafts, len(self._run.hits))
         for seed in (self._config.seed, self._config.seed + 1):
-            for subset in self._draw(len(seen) + 4 * self._config.n_drafts, seed):
+            for subset in self._draw(len(seen) + most, seed):
                 if (ids := frozenset(subset.ids)) not in seen:
                     others.setdefault(ids, subset)
         return sorted(others.values(), key=lambda s: -len(set(s.ids) - used))

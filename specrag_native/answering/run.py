@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from specrag_native.answering.budget import Budget
 from specrag_native.answering.deadline import Deadline
+from specrag_native.answering.links import Links, links_of
 from specrag_native.errors import Cancelled
 from specrag_native.events import AnswerText, Event, OnEvent
 from specrag_native.protocol import CancelFlag, Embedder, Engine
@@ -74,6 +75,7 @@ class Run:
         self._timings: dict[str, float] = {}
         self._costs: list[Cost] = []
         self._said = ""
+        self._links: Links | None = None
 
     def __enter__(self) -> Run:
         self._deadline.__enter__()
@@ -81,6 +83,13 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self._deadline.__exit__()
+
+    @property
+    def links(self) -> Links:
+        """How the hits belong together by their titles."""
+        if self._links is None:
+            self._links = links_of(self.question.text, [h.passage for h in self.hits])
+        return self._links
 
     # --- Time ------------------------------------------------------------------------------------
 
