@@ -39,8 +39,8 @@ def numbers(question: str, texts: Sequence[tuple[str, str]]) -> list[set[int]]:
 
 
 def in_order(question: str, passages: Sequence[Passage]) -> list[int]:
-    found = asked_first(links_of(question, passages), passages)
-    return [int(p.id[1:]) for p in found]
+    found = asked_first(links_of(question, passages), [Hit(p, 1.0, np.zeros(1)) for p in passages])
+    return [int(h.passage.id[1:]) for h in found]
 
 
 def test_passages_that_name_each_other_belong_together() -> None:

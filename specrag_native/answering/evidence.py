@@ -49,20 +49,18 @@ def evidence_of(
     """
     if step == "rationales":
         return _with_short((), rationales(verdicts), tuple(seen))
-    if step == "sentences":
-        assert extract is not None, "sentences need something that extracts them"
+    if step in ("sentences", "named", "linked"):
         best = None if seen else evidence_of("subset", verdicts, hits, (), unknown_above)
         whole = best.whole if best else tuple(seen)
-        read = {p.id for p in whole}
-        found = extract([h.passage for h in hits if h.passage.id not in read])
-        return _with_short(whole, found, whole) or best
-    if step in ("named", "linked"):
+        if step == "sentences":
+            assert extract is not None, "sentences need something that extracts them"
+            read = {p.id for p in whole}
+            found = extract([h.passage for h in hits if h.passage.id not in read])
+            return _with_short(whole, found, whole) or best
         assert links is not None, "it is not known what is linked"
-        best = None if seen else evidence_of("subset", verdicts, hits, (), unknown_above)
         if step == "named":
             whole, other = tuple(seen), _compared(verdicts, hits, links)
         else:
-            whole = best.whole if best else tuple(seen)
             other = _partner(whole, verdicts, hits, links, unknown_above)
         passages = (*whole, *(p for p in other if p not in whole))
         return Evidence(passages, passages, passages) if len(passages) > len(whole) else best
@@ -75,7 +73,7 @@ def evidence_of(
         if step == "more" and seen:
             candidates = _not_ruled_out(verdicts, unknown_above)
         next_ones = list(best_evidence(candidates, besides=besides))
-        next_ones = next_ones or _undrafted(verdicts, hits, read)[:1]
+        next_ones = next_ones or undrafted(verdicts, hits, read)[:1]
     new = [p for p in next_ones if p.id not in read]
     if step == "all":
         read.update(p.id for p in new)
@@ -115,7 +113,7 @@ def _by_promise(
     """Return the passages of some drafts, the most promising first, and those in no draft."""
     ordered = sorted(candidates, key=promise, reverse=True)
     drafted = [p for v in ordered for p in v.draft.subset.passages]
-    return [*drafted, *_undrafted(verdicts, hits, ())]
+    return [*drafted, *undrafted(verdicts, hits)]
 
 
 def _partner(
@@ -141,8 +139,8 @@ def _not_ruled_out(verdicts: Sequence[Verdict], unknown_above: float | None) -> 
     return [v for v, none in nones if none is None or none < most]
 
 
-def _undrafted(
-    verdicts: Sequence[Verdict], hits: Sequence[Hit], read: Collection[str]
+def undrafted(
+    verdicts: Sequence[Verdict], hits: Sequence[Hit], read: Collection[str] = ()
 ) -> list[Passage]:
     """Return the hits that the drafter never saw, as in a run with fewer drafts than passages."""
     drafted = {i for v in verdicts for i in v.draft.subset.ids}

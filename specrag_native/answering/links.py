@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from specrag_native.types import Passage
+from specrag_native.types import Hit, Passage
 
 _QUALIFIER = re.compile(r"\s*\([^()]*\)\s*\Z")
 _LEAST_LETTERS = 4
@@ -54,22 +54,21 @@ def links_of(question: str, passages: Sequence[Passage]) -> Links:
     )
 
 
-def asked_first(links: Links, passages: Sequence[Passage]) -> list[Passage]:
+def asked_first(links: Links, hits: Sequence[Hit]) -> list[Hit]:
     """Return what the question names, then what is linked to the first of these, then the rest.
 
-    Where it names none, the first passage counts as named. Inside each of the three the order stays
-    as it was.
+    Where it names none, the first hit counts as named. Inside each of the three the order stays as
+    it was.
     """
-    if not passages:
-        return []
-    first = next((p for p in passages if p.id in links.asked), passages[0])
+    ids = [h.passage.id for h in hits]
+    first = next((i for i in ids if i in links.asked), ids[0] if ids else "")
 
-    def rank(passage: Passage) -> int:
-        if passage.id == first.id or passage.id in links.asked:
+    def rank(hit: Hit) -> int:
+        if hit.passage.id == first or hit.passage.id in links.asked:
             return 0
-        return 1 if passage.id in links.linked[first.id] else 2
+        return 1 if hit.passage.id in links.linked[first] else 2
 
-    return sorted(passages, key=rank)
+    return sorted(hits, key=rank)
 
 
 def _holds(text: str, title: str) -> bool:

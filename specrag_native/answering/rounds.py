@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from specrag_native.answering.budget import tokens_in
 from specrag_native.answering.confidence import ceiling, confidence
 from specrag_native.answering.drafter import Drafter
+from specrag_native.answering.evidence import undrafted
 from specrag_native.answering.links import asked_first
 from specrag_native.answering.run import Models, Run
 from specrag_native.answering.subsets import draw_subsets
@@ -59,8 +60,7 @@ class Rounds:
         config, run = self._config, self._run
         with run.stage("cluster"):
             subsets = self._others()
-            drafted = {i for d in self._drafts for i in d.subset.ids}
-            left_out = len({h.passage.id for h in run.hits} - drafted)
+            left_out = len(undrafted(self.verdicts, run.hits))
             per_draft = max((len(s.ids) for s in subsets), default=1)
             subsets = subsets[: max(config.n_drafts, math.ceil(left_out / per_draft))]
         if not subsets:
@@ -80,8 +80,7 @@ class Rounds:
         if config.draft_order == "named":
             if not run.ranked:
                 hits.sort(key=lambda hit: -float(hit.vector @ vector))
-            order = asked_first(run.links, [h.passage for h in hits])
-            hits.sort(key=lambda hit: order.index(hit.passage))
+            hits = asked_first(run.links, hits)
         return draw_subsets(
             hits,
             vector,
