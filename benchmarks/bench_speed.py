@@ -8,7 +8,9 @@ computed is in memory. *standard-cached*: so has the verifier each for standard 
 *standard-nearest* reads only the two passages most similar to the question. The settings are those
 fitted for the two models; *llama-cpp-speculative*, which a user would write, has the number of
 drafts and of passages from them, and writes and verifies every draft. Answers are appended to
-benchmarks/results/speed.jsonl as they come; what stands there is not measured again.
+benchmarks/results/speed.jsonl as they come; what stands there is not measured again. With
+--records DIR they are also kept there as `specrag eval --half report --out DIR` keeps them (with
+--top 15 for musique), so that it need not answer them again.
 
     python benchmarks/bench_speed.py hotpotqa --questions hotpotqa-dev.jsonl.gz --limit 20
     python benchmarks/bench_speed.py triviaqa --questions triviaqa-dpr-dev.jsonl.gz --limit 20
@@ -21,6 +23,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +41,9 @@ from specrag_native.engines import Engines, ModelPaths, Role
 from specrag_native.evaluation import machine
 from specrag_native.evaluation.datasets import Example, half_of, read_dataset
 from specrag_native.evaluation.metrics import grade
+from specrag_native.evaluation.results import ResultFile
+from specrag_native.evaluation.runner import Provenance, record
+from specrag_native.evaluation.variants import expand
 from specrag_native.hardware import physical_cores
 from specrag_native.model_files import catalog
 from specrag_native.retrieval.embedding import embedding_text
@@ -50,6 +56,12 @@ METHODS = (
     *("standard", "cold", "cached", "llama-cpp-standard"),
     *("llama-cpp-speculative", "standard-cached", "standard-nearest"),
 )
+_EVALUATED = {
+    "standard": "standard",
+    "cold": "speculative",
+    "standard-nearest": "benchmarks/rivals/nearest_standard.py:standard_nearest",
+}
+"""What `specrag eval` calls the methods that it has, too."""
 
 
 def paths() -> ModelPaths:
@@ -125,6 +137,25 @@ class _Without:
         self.embedder = shared.embedder
 
 
+class Records:
+    """Answers as `specrag eval` keeps them, each beside those of the same method and settings."""
+
+    def __init__(self, folder: Path, provenance: Provenance, config: Config) -> None:
+        self._folder, self._provenance = folder, provenance
+        self._variants = {name: expand([m], config)[0] for name, m in _EVALUATED.items()}
+
+    def keep(self, name: str, example: Example, answer: Answer, *, embed_s: float) -> None:
+        """Keep an answer, if the method is one of the evaluation's and has no answer there."""
+        if name not in self._variants:
+            return
+        variant = self._variants[name]
+        header = self._provenance.header(example.dataset, variant)
+        with ResultFile(self._folder, header) as file:
+            if example.id not in file.done:
+                row = record(example, variant, header.config_hash, answer, embed_s=embed_s)
+                file.append(row)
+
+
 def _made_up(hits: list[Hit]) -> list[Hit]:
     """Return hits of other passages, so that nothing of the question is computed ahead."""
     return [
@@ -150,6 +181,7 @@ def main() -> int:
     parser.add_argument("--questions", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=20)
     parser.add_argument("--methods", default=",".join(METHODS[:4]))
+    parser.add_argument("--records", type=Path, metavar="DIR", help="also keep answers there")
     add_set_option(parser)
     args = parser.parse_args()
     models = paths()
@@ -158,11 +190,23 @@ def main() -> int:
     config = Config.from_mapping(settings)
     workload = Workload(models, config)
     own = {k: v for k, v in settings.items() if not k.endswith("_weights")}
-    files = {r: machine.sha256(workload.engines.path(r))[:12] for r in ("drafter", "verifier")}
+    found = {
+        role: {"file": path.name, "sha256": machine.sha256(path)}
+        for role, path in dataclasses.asdict(models).items()
+    }
+    files = {role: found[role]["sha256"][:12] for role in ("drafter", "verifier")}
     stamp = machine.describe(
         threads=physical_cores(),
         tuned={r: workload.engines.tuned(r) for r in ("drafter", "verifier")},
     )
+    cut = args.workload == "musique"
+    provenance = Provenance(
+        models=found,
+        evidence=f"given, first {MOST_PASSAGES}" if cut else "given",
+        machine=stamp,
+        command=shlex.join(["python", "benchmarks/bench_speed.py", args.workload]),
+    )
+    records = Records(args.records, provenance, config) if args.records else None
     done = {
         (r["workload"], r["method"], r["id"], _made_by(r["settings"], r.get("models", {})))
         for r in read_rows(STORED)
@@ -175,7 +219,9 @@ def main() -> int:
             Hit(p, 1 / (i + 1), row)
             for i, (p, row) in enumerate(zip(example.passages, rows, strict=True))
         ][:MOST_PASSAGES]
+        begin = time.perf_counter()
         vector = workload.engines.embedder.embed([example.question.text])[0]
+        embed_s = time.perf_counter() - begin
         for name in args.methods.split(","):
             if (args.workload, name, example.id, _made_by(own, files)) in done:
                 continue
@@ -216,6 +262,8 @@ def main() -> int:
             STORED.parent.mkdir(parents=True, exist_ok=True)
             with STORED.open("a") as file:
                 file.write(json.dumps(row) + "\n")
+            if records is not None:
+                records.keep(name, example, answer, embed_s=embed_s)
             print(f"{name:24} {example.id:20} {seconds:7.2f} s", flush=True)
     return 0
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +88,22 @@ def test_a_span_cited_twice_is_listed_once():
 
 def test_without_a_rationale_the_answer_is_cited():
     assert cite(" ", "honey from nectar", [BEES]).citations[0].text.startswith("Bees make honey")
+
+
+def test_of_sentences_that_hold_the_answer_the_one_that_was_asked_about_is_cited():
+    text = "Wren was born in Wiltshire. Sir Christopher Wren designed the great cathedral."
+    passage = Passage("3", "wren.txt", "", text, end=len(text))
+    asked = "Who designed the cathedral?"
+    assert cite("", "Wren", [passage], asked).citations[0].text.startswith("Sir Christopher")
+    assert cite("", "Wren", [passage]).citations[0].text.startswith("Wren was born")
+
+
+@pytest.mark.parametrize("answer", ["Yes", "No.", "false"])
+def test_a_judgement_cites_what_the_question_is_about(answer):
+    result = cite("", answer, [thames(), BEES], "Do bees make honey from nectar?")
+    assert [c.text for c in result.citations] == ["Bees make honey from nectar."]
+    assert [s.text for s in result.sentences] == [answer] and result.support == 1.0
+    assert cite("", answer, [thames(), BEES], "Do ants milk aphids?").unsupported
 
 
 def test_nothing_to_cite_gives_no_support():

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from specrag_native.answering.grounding import is_judgement
 from specrag_native.sentences import sentence_spans
 from specrag_native.types import Citation, Passage
 from specrag_native.words import Word, content_words
@@ -80,22 +81,28 @@ class _Candidate:
     """Numbers of this sentence, of its neighbours and of the title."""
 
 
-def cite(rationale: str, answer: str, passages: Sequence[Passage]) -> CitationResult:
+def cite(
+    rationale: str, answer: str, passages: Sequence[Passage], question: str = ""
+) -> CitationResult:
     """Align each sentence of ``rationale`` with the sentences of ``passages`` that support it.
 
-    Without a rationale the answer itself is aligned. Offsets of the citations are characters of
-    the document's text, through ``Passage.start``.
+    Without a rationale the answer itself is aligned, with the sentence most like ``question`` where
+    several hold it. An answer that only judges (yes, false) has nothing to be found: it cites what
+    the question is about. Offsets of the citations are characters of the document's text, through
+    ``Passage.start``.
     """
-    text = rationale if rationale.strip() else answer
+    alone = not rationale.strip()
+    text = answer if alone else rationale
+    judged = alone and bool(text.strip()) and is_judgement(answer)
     candidates = [c for passage in passages for c in _candidates(passage)]
     weights = _weights(candidates)
-    asked = frozenset(word.stem for word in content_words(answer))
+    asked = frozenset(word.stem for word in content_words(question if alone else answer))
     found: dict[tuple[str, int, int], int] = {}
     citations: list[Citation] = []
     sentences: list[CitedSentence] = []
     supported_words = all_words = 0
     for start, end in sentence_spans(text):
-        words = content_words(text[start:end])
+        words = content_words(question if judged else text[start:end])
         if not words:
             continue
         chosen, coverage, supported = _align(words, candidates, weights, asked)
@@ -168,7 +175,7 @@ def _likeness(
     candidate: _Candidate,
     asked: frozenset[str],
 ) -> tuple[float, int, int]:
-    """Return the sort key of a candidate: coverage with word order, the answer's words, brevity."""
+    """Return the sort key of a candidate: coverage with word order, words asked for, brevity."""
     order = len(pairs & candidate.pairs) / len(pairs) if pairs else 0.0
     coverage = _coverage(claim, candidate.stems) + _PAIR_WEIGHT * order
     return coverage, len(asked & candidate.stems), -(candidate.end - candidate.start)

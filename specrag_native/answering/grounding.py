@@ -54,6 +54,11 @@ def stands_in(answer: str, question: Question, passages: Sequence[Passage]) -> b
     return numbers <= said and found >= LEAST * len(others)
 
 
+def is_judgement(answer: str) -> bool:
+    """Return whether an answer only judges, as yes and false do, and names nothing to be found."""
+    return _words(answer) <= _JUDGEMENTS
+
+
 def _plain(text: str) -> str:
     """Return a text in lower case without accents, with numbers as figures."""
     letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))

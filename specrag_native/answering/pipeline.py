@@ -212,7 +212,8 @@ class Pipeline:
     ) -> Answer:
         run.say(text)
         with run.stage("cite"):  # that there is no answer needs no evidence
-            cited = cite(rationale, "" if decided_by == "abstain" else text, passages)
+            said = "" if decided_by == "abstain" else text
+            cited = cite(rationale, said, passages, run.question.text)
         used = ("drafter", "verifier") if decided_by != "standard" else ("verifier",)
         return Answer(
             question=run.question.text,
