@@ -101,18 +101,17 @@ def _compared(verdicts: Sequence[Verdict], hits: Sequence[Hit], links: Links) ->
     out, as it reads each alone.
     """
     first: dict[str, Passage] = {}
-    for passage in _by_promise(verdicts, verdicts, hits):
+    for passage in _passages(verdicts, verdicts, hits):
         if passage.id in links.asked:
             first.setdefault(links.asked[passage.id], passage)
     return list(first.values())[:2] if len(first) > 1 else []
 
 
-def _by_promise(
+def _passages(
     candidates: Sequence[Verdict], verdicts: Sequence[Verdict], hits: Sequence[Hit]
 ) -> list[Passage]:
     """Return the passages of some drafts, the most promising first, and those in no draft."""
-    ordered = sorted(candidates, key=promise, reverse=True)
-    drafted = [p for v in ordered for p in v.draft.subset.passages]
+    drafted = [p for v in by_promise(candidates) for p in v.draft.subset.passages]
     return [*drafted, *undrafted(verdicts, hits)]
 
 
@@ -127,7 +126,7 @@ def _partner(
     read = {p.id for p in first}
     friends = frozenset().union(*(links.linked[i] for i in read)) - read
     candidates = _not_ruled_out(verdicts, unknown_above)
-    return [p for p in _by_promise(candidates, verdicts, hits) if p.id in friends][:1]
+    return [p for p in _passages(candidates, verdicts, hits) if p.id in friends][:1]
 
 
 def _not_ruled_out(verdicts: Sequence[Verdict], unknown_above: float | None) -> list[Verdict]:
@@ -159,23 +158,27 @@ def _with_best_hit(
 def best_evidence(
     verdicts: Sequence[Verdict], *, besides: Collection[str] = ()
 ) -> tuple[Passage, ...]:
-    """Return the passages of the most promising draft, besides some; see :func:`promise`.
+    """Return the passages of the most promising draft, besides some; see :func:`by_promise`.
 
     A draft of which all are among those is passed over.
     """
-    for verdict in sorted(verdicts, key=promise, reverse=True):
+    for verdict in by_promise(verdicts):
         if found := tuple(p for p in verdict.draft.subset.passages if p.id not in besides):
             return found
     return ()
 
 
-def promise(verdict: Verdict) -> tuple[bool, bool, float]:
-    """Return the order of verdicts by how likely their passages hold the answer.
+def by_promise(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Return verdicts by how likely their passages hold the answer, the likeliest first.
 
     Verified drafts come first, by total; then known ones, then the rest, those first where the
     drafter was least inclined to say that there is no evidence: that tells passages with an answer
     from others better than the probability of what it wrote, most of which is copied.
     """
+    return sorted(verdicts, key=_promise, reverse=True)
+
+
+def _promise(verdict: Verdict) -> tuple[bool, bool, float]:
     draft, scores = verdict.draft, verdict.scores
     if verdict.verified:
         return True, True, scores.total
@@ -190,7 +193,7 @@ def rationales(verdicts: Sequence[Verdict]) -> Iterator[tuple[Passage, Passage]]
     and is no evidence: it is not among them.
     """
     seen = set()
-    for verdict in sorted(verdicts, key=promise, reverse=True):
+    for verdict in by_promise(verdicts):
         draft = verdict.draft
         if draft.unknown or draft.rationale in seen:
             continue

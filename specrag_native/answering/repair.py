@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from specrag_native.answering.baselines import StandardRAG, probability
 from specrag_native.answering.budget import tokens_in
 from specrag_native.answering.confidence import reading_confidence
-from specrag_native.answering.evidence import Evidence, evidence_of, promise
+from specrag_native.answering.evidence import Evidence, by_promise, evidence_of
 from specrag_native.answering.extracts import extracts
 from specrag_native.answering.grounding import stands_in
 from specrag_native.answering.rounds import Rounds
@@ -164,7 +164,7 @@ def agreeing_rationale(reading: Reading, verdicts: Sequence[Verdict]) -> str:
     """
     read = {p.id for p in reading.passages}
     key = answer_key(reading.answer)
-    for verdict in sorted(verdicts, key=promise, reverse=True):
+    for verdict in by_promise(verdicts):
         draft = verdict.draft
         same = not draft.unknown and answer_key(draft.answer) == key
         if same and read.issuperset(draft.subset.ids):
