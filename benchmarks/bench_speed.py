@@ -6,8 +6,8 @@ are loaded and passages embedded before. *cold*: no model has computed any of th
 *cached*: the drafter has read each before, and the verifier the one that it reads first; what they
 computed is in memory. *standard-cached*: so has the verifier each for standard RAG, standalone.
 *standard-nearest* reads only the two passages most similar to the question. The settings are those
-fitted for the two models; *llama-cpp-speculative*, which a user would write, has the number of
-drafts and of passages from them, and writes and verifies every draft. Answers are appended to
+fitted for the two models; *llama-cpp-speculative*, which a user would write after the paper, writes
+and verifies every draft, of several passages each. Answers are appended to
 benchmarks/results/speed.jsonl as they come; what stands there is not measured again. With
 --records DIR they are also kept there as `specrag eval --half report --out DIR` keeps them (with
 --top 15 for musique), so that it need not answer them again.
@@ -50,7 +50,8 @@ from specrag_native.retrieval.embedding import embedding_text
 from specrag_native.types import Answer, Hit, Passage, Question
 
 STORED = RESULTS / "speed.jsonl"
-WORKLOADS = ("hotpotqa", "triviaqa", "musique")
+WORKLOADS = {"hotpotqa": (5, 2), "triviaqa": (4, 2), "musique": (10, 6)}
+"""With the drafts, and passages per draft, of one who follows the paper with fewer passages."""
 MOST_PASSAGES = 15
 METHODS = (
     *("standard", "cold", "cached", "llama-cpp-standard"),
@@ -77,9 +78,11 @@ def paths() -> ModelPaths:
 class Workload:
     """The engines of a run, and each method as a call that answers one question."""
 
-    def __init__(self, models: ModelPaths, config: Config) -> None:
+    def __init__(self, name: str, models: ModelPaths, config: Config) -> None:
         subsets.preload()
         self.models, self.config = models, config
+        m, k = WORKLOADS[name]
+        self._by_the_paper = Config(n_drafts=m, passages_per_draft=k)
         self.engines = Engines(models)
         self._without = _Without(self.engines)
         self._cold_pipeline = Pipeline(self._without, config=config)
@@ -116,7 +119,7 @@ class Workload:
                     self.models.drafter,
                     self.models.verifier,
                     threads=physical_cores(),
-                    config=self.config,
+                    config=self._by_the_paper,
                 )
         rival = self._rivals[name]
         return lambda q, hits, vector: rival.answer(q, hits=hits, question_vector=vector)
@@ -188,7 +191,7 @@ def main() -> int:
     fitted = settings_for(models.drafter, models.verifier)
     settings: dict[str, Any] = {**fitted, **read_settings(args.set)}
     config = Config.from_mapping(settings)
-    workload = Workload(models, config)
+    workload = Workload(args.workload, models, config)
     own = {k: v for k, v in settings.items() if not k.endswith("_weights")}
     found = {
         role: {"file": path.name, "sha256": machine.sha256(path)}

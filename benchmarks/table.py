@@ -1,4 +1,4 @@
-"""Writes tables of figures into the documents, and the README's picture, from stored results.
+"""Writes tables of figures into the documents, and the README's pictures, from stored results.
 
 ``python benchmarks/table.py`` renews all; ``--check`` fails when a table is not what the stored
 results give.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tables import documents, drafter, engine, retrieval, speed
+from tables import cache, documents, drafter, engine, readings, retrieval, speed
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "engine.png"
+SPEED_PICTURE = ROOT / "docs" / "speed.png"
 INDEXING = ROOT / "docs" / "indexing.md"
 SPEED = ROOT / "docs" / "speed.md"
 CARD = ROOT / "models" / "specrag-drafter-135m.md"
@@ -36,10 +37,12 @@ def renewed_all(path: Path, tables: dict[str, str]) -> str:
 
 
 def main() -> int:
-    """Renew the tables and the picture, or check the tables."""
+    """Renew the tables and the pictures, or check the tables."""
     results = engine.read_results()
     fresh = {
-        README: renewed_all(README, {"engine": engine.engine_table(results)}),
+        README: renewed_all(
+            README, {"engine": engine.engine_table(results), "answers": speed.answers_table()}
+        ),
         INDEXING: renewed_all(
             INDEXING,
             {"retrieval": retrieval.retrieval_table(), "figures": retrieval.figures_table()},
@@ -48,8 +51,8 @@ def main() -> int:
             SPEED,
             {
                 "speed": speed.speed_table(),
-                "readings": speed.readings_table(),
-                "cache": speed.cache_table(),
+                "readings": readings.readings_table(),
+                "cache": cache.cache_table(),
                 "documents": documents.documents_table(),
             },
         ),
@@ -65,6 +68,7 @@ def main() -> int:
     for path, text in fresh.items():
         path.write_text(text)
     engine.draw(results, PICTURE)
+    speed.draw(SPEED_PICTURE)
     return 0
 
 

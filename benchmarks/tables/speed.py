@@ -1,12 +1,15 @@
-"""Seconds of an answer by method, what few passages are worth, and what a kept one costs."""
+"""Seconds and right answers of each method, by workload, as tables and as a picture."""
 
 from __future__ import annotations
 
-import json
-from statistics import median
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 from stored import RESULTS, read_rows
+
+from specrag_native.evaluation.intervals import paired_difference
 
 WORKLOADS = {
     "hotpotqa": "hotpotqa-dev, 10 passages",
@@ -15,172 +18,179 @@ WORKLOADS = {
 }
 METHODS = {
     "standard": "standard RAG, our engine",
+    "llama-cpp-standard": "standard RAG, llama_cpp.Llama",
+    "standard-nearest": "standard RAG, only the two passages nearest to the question",
     "cold": "Speculative RAG, nothing cached",
     "cached": "Speculative RAG, passages cached",
     "standard-cached": "standard RAG, passages cached and not seeing each other",
-    "standard-nearest": "standard RAG, only the two passages nearest to the question",
-    "llama-cpp-standard": "standard RAG, llama_cpp.Llama",
     "llama-cpp-speculative": "Speculative RAG, llama_cpp.Llama, one draft after another",
 }
+_SHOWN = {
+    "standard": ("standard RAG", "#bbbbbb"),
+    "standard-nearest": ("standard RAG, two nearest passages", "#dddddd"),
+    "cold": ("Speculative RAG", "#2a6f97"),
+    "cached": ("Speculative RAG, passages seen before", "#61a5c2"),
+}
+"""What the README shows of these, and its colours."""
+
+_STAGES = ("draft", "verify", "repair")
+_TOKENS = ("prefilled", "decoded")
+
+Row = Mapping[str, Any]
+Answered = Mapping[str, Row]
+"""The rows of one method, by question."""
+
+
+def read_latest() -> dict[str, dict[str, Answered]]:
+    """Return the rows by workload and method; only those of a workload's latest settings.
+
+    Methods are compared as they were run together.
+    """
+    rows = read_rows(RESULTS / "speed.jsonl")
+    found: dict[str, dict[str, Answered]] = {}
+    for workload in WORKLOADS:
+        here = [r for r in rows if r["workload"] == workload]
+        here = [r for r in here if all(r.get(k) == here[-1].get(k) for k in ("settings", "models"))]
+        by_method = {m: {r["id"]: r for r in here if r["method"] == m} for m in METHODS}
+        if here:
+            found[workload] = {m: answered for m, answered in by_method.items() if answered}
+    return found
 
 
 def speed_table() -> str:
     """Return the Markdown of seconds per question by workload and method."""
-    rows = read_rows(RESULTS / "speed.jsonl")
+    found = read_latest()
+    if not found:
+        return "Not measured yet."
     lines = [
-        "| workload | method | n | seconds, median (range) | standard RAG takes | right "
-        "| draft, verify, repair s | drafter tokens | verifier tokens |",
+        "| workload | method | n | seconds, median (range) | standard RAG takes (median of ratios) "
+        "| right | draft, verify, repair s | drafter tokens | verifier tokens |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for workload, description in WORKLOADS.items():
-        here = [r for r in rows if r["workload"] == workload]
-        # Methods are compared as they were run together: with the latest settings and models.
-        here = [r for r in here if all(r.get(k) == here[-1].get(k) for k in ("settings", "models"))]
-        by_method = {m: {r["id"]: r for r in here if r["method"] == m} for m in METHODS}
-        for method, name in METHODS.items():
-            found = by_method[method]
-            if not found:
-                continue
-            seconds = sorted(r["seconds"] for r in found.values())
-            both = [
-                (r["seconds"], by_method["standard"][i]["seconds"])
-                for i, r in found.items()
-                if i in by_method["standard"]
-            ]
-            factor = median([b for _, b in both]) / median([a for a, _ in both]) if both else 0.0
-
-            def mean(of: list[float]) -> float:
-                return sum(of) / len(of)
-
-            stages = ", ".join(
-                f"{mean([r['stages'].get(s, 0.0) for r in found.values()]):.1f}"
-                for s in ("draft", "verify", "repair")
-            )
-            tokens = [
-                " + ".join(
-                    f"{mean([r['usage'].get(role, {}).get(k, 0) for r in found.values()]):.0f}"
-                    for k in ("prefilled", "decoded")
-                )
-                for role in ("drafter", "verifier")
-            ]
-            right = mean([r["right"] for r in found.values()])
-            lines.append(
-                f"| {description} | {name} | {len(found)} | {median(seconds):.1f} "
-                f"({seconds[0]:.1f}-{seconds[-1]:.1f}) | {factor:.2f}x as long "
-                f"| {100 * right:.0f}% | {stages} | {' | '.join(tokens)} |"
-            )
-    if len(lines) == 2:
-        return "Not measured yet."
-    last = rows[-1]["machine"]
-    chosen = "".join(f" --set {pair}" for pair in rows[-1].get("chosen", ()))
-    lines += [
-        "",
-        f"{last['cpu']}, {last['threads']} threads, commit {last['commit']}, the same questions of "
-        "the reporting halves, passages, verifier and threads for every method; "
-        f"`python benchmarks/bench_speed.py WORKLOAD --questions SET.jsonl.gz --limit N{chosen}`, "
-        "with the settings fitted for the two models. A method with fewer questions than others is "
-        "compared on those. Tokens: computed in prefill + written, means. Right: an accepted "
-        "answer stands in the response.",
-    ]
-    return "\n".join(lines)
-
-
-def cache_table() -> str:
-    """Return the Markdown of what a kept passage and a guessed token cost and save."""
-    path = RESULTS / "drafting.json"
-    if not path.exists():
-        return "Not measured yet."
-    found = json.loads(path.read_text())
-    lines = [
-        "| KV cache | bytes per passage | computing it | keeping it | from memory | from disk |",
-        "|---|---|---|---|---|---|",
-    ]
-    run = found["cache"]
-    for kv_type in ("f16", "q8_0"):
-        r = run[kv_type]
-        prefill = r["prefill_ms_per_passage"]
-
-        def cost(ms: float, prefill: float = prefill) -> str:
-            return f"{ms:.1f} ms ({100 * ms / prefill:.1f}%)"
-
-        lines.append(
-            f"| {kv_type} | {r['bytes_per_passage']:,} | {prefill:.0f} ms "
-            f"| {cost(r['keep_ms_per_passage'])} | {cost(r['memory_hit_ms_per_passage'])} "
-            f"| {cost(r['disk_hit_ms_per_passage'])} |"
-        )
-    guess = found["lookup"]
-    plain, fast = (guess["decode_s_median"][k] for k in ("plain", "lookup"))
-    lines += [
-        "",
-        f"{run['passages']} passages, {run['f16']['tokens']} tokens, {run['model']}, "
-        f"{run['machine']['cpu']}, {run['machine']['threads']} threads; `{run['command']}`.",
-        "",
-        f"Guessing {guess['guesses']} tokens a step over {guess['prompts']} prompts: "
-        f"{guess['same']} drafts the same token for token, {guess['parted_at_a_tie']} part at a "
-        f"tie (two choices within {guess['tie_nats']} nats behind the same text, the library's "
-        f"noise between shapes of a batch), {guess['other_differences']} differ otherwise; "
-        f"{guess['accepted']} of "
-        f"{guess['proposed']} guesses accepted; decoding five drafts takes {fast:.2f} s instead of "
-        f"{plain:.2f} s, medians; `{guess['command']}`.",
-    ]
-    for name, counted in found.items():
-        if not name.startswith("tokens "):
-            continue
-        shares = ", ".join(
-            f"{layout} {counted[layout]['computed'] / counted[layout]['distinct']:.3f} times "
-            f"{counted[layout]['distinct']:,} (one by one {counted[layout]['one_by_one']:,})"
-            for layout in ("exact", "standalone")
-        )
-        lines += [
+    for workload, by_method in found.items():
+        for method, answered in by_method.items():
+            cells = _cells(list(answered.values()), by_method.get("standard", {}))
+            lines.append(f"| {WORKLOADS[workload]} | {METHODS[method]} | {' | '.join(cells)} |")
+    machines = [r["machine"] for m in found.values() for a in m.values() for r in a.values()]
+    return "\n".join(
+        [
+            *lines,
             "",
-            f"Tokens computed for {counted['subsets']} subsets of {counted['per_draft']} passages, "
-            f"beside the distinct ones: {shares}; `{counted['command']}`.",
+            f"{_described(machines)}, the same questions of the reporting halves, passages, "
+            "verifier and threads for every method; `python benchmarks/bench_speed.py WORKLOAD "
+            "--questions SET.jsonl.gz --limit N`, with the settings fitted for the two models. A "
+            "method with fewer questions than others is compared on those. Tokens: computed in "
+            "prefill + written, means. Right: an accepted answer stands in the response.",
+            "",
+            _accuracy(found),
         ]
-    return "\n".join(lines)
+    )
 
 
-READINGS = {
-    "best": "the passage the drafter ranks first",
-    "best and sentences": "that, and the sentences most similar to the question",
-    "best two": "the two it ranks first",
-    "best and linked": "the first, and of those linked to it the next",
-    "best of few and linked": "the same among the five most similar",
-    "nearest": "the passage most similar to the question",
-    "nearest two": "the two most similar",
-    "nearest and linked": "the most similar, and of those linked to it the next",
-}
+def _cells(rows: list[Row], standard: Answered) -> list[str]:
+    """Return what one line of the table says of a method's answers."""
+    seconds = sorted(r["seconds"] for r in rows)
+    both = [(standard[r["id"]]["seconds"], r["seconds"]) for r in rows if r["id"] in standard]
+    factor = "not known"
+    if both:
+        times = median(s for s, _ in both) / median(r for _, r in both)
+        factor = f"{times:.2f}x ({median(s / r for s, r in both):.2f}x) as long"
+    tokens = [
+        [fmean(r["usage"].get(role, {}).get(kind, 0) for r in rows) for kind in _TOKENS]
+        for role in ("drafter", "verifier")
+    ]
+    return [
+        str(len(rows)),
+        f"{median(seconds):.1f} ({seconds[0]:.1f}-{seconds[-1]:.1f})",
+        factor,
+        f"{100 * fmean(r['right'] for r in rows):.0f}%",
+        ", ".join(f"{fmean(r['stages'].get(stage, 0.0) for r in rows):.1f}" for stage in _STAGES),
+        *(" + ".join(f"{n:.0f}" for n in of_role) for of_role in tokens),
+    ]
 
 
-def readings_table() -> str:
-    """Return the Markdown of what the verifier answers from few passages, by their choice."""
-    rows = read_rows(RESULTS / "readings.jsonl")
+def _described(machines: list[Mapping[str, Any]]) -> str:
+    """Return the machine, what was tuned on it, and the code that ran."""
+    last = machines[-1]
+    chosen = [
+        f"{name} {value} for the {role}"
+        for role, settings in last.get("tuned", {}).items()
+        for name, value in settings.items()
+    ]
+    commits = dict.fromkeys(m["commit"] for m in machines)
+    return (
+        f"{last['cpu']}, {last['threads']} threads, "
+        + (f"after `specrag tune` ({', '.join(chosen)}), " if chosen else "")
+        + f"commit {', '.join(commits)}"
+    )
+
+
+def _accuracy(found: Mapping[str, Mapping[str, Answered]]) -> str:
+    """Return how often Speculative RAG is right where standard RAG is, with an interval."""
+    pairs = [
+        (by_method["cold"][i]["right"], row["right"])
+        for by_method in found.values()
+        if "cold" in by_method
+        for i, row in by_method.get("standard", {}).items()
+        if i in by_method["cold"]
+    ]
+    if not pairs:
+        return "Accuracy was not compared yet."
+    ours, theirs = zip(*pairs, strict=True)
+    gap = paired_difference(ours, theirs)
+    return (
+        f"On the {len(pairs)} questions that both answered, Speculative RAG with nothing cached is "
+        f"right on {sum(ours):.0f} and standard RAG on {sum(theirs):.0f}: it wins "
+        f"{sum(a > b for a, b in pairs)} and loses {sum(a < b for a, b in pairs)}, a difference of "
+        f"{100 * gap.mean:+.1f} points with a 95% interval of {100 * gap.low:+.1f} to "
+        f"{100 * gap.high:+.1f}."
+    )
+
+
+def answers_table() -> str:
+    """Return the Markdown of the README: seconds and right answers of the main methods."""
+    found = read_latest()
+    names = [name for name, _ in _SHOWN.values()]
+    lines = [f"| | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for workload, by_method in found.items():
+        cells = [_said(list(by_method.get(method, {}).values())) for method in _SHOWN]
+        lines.append(f"| {WORKLOADS[workload]} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _accuracy(found)])
+
+
+def _said(rows: list[Row]) -> str:
     if not rows:
-        return "Not measured yet."
-    rows = [r for r in rows if r["models"] == rows[-1]["models"]]
-    sets = list(dict.fromkeys(r["set"] for r in rows))
+        return "not measured"
+    right = sum(r["right"] for r in rows)
+    return f"{median(r['seconds'] for r in rows):.1f} s, {right:.0f} of {len(rows)} right"
 
-    def right(name: str, of: list[dict[str, Any]]) -> int:
-        return sum(r["readings"][name]["right"] for r in of)
 
-    lines = [
-        f"| the verifier reads | words | finds an answer | right | {' | '.join(sets)} |",
-        f"|---|---|---|---|{'---|' * len(sets)}",
-    ]
-    for name, description in READINGS.items():
-        words = sum(r["readings"][name]["words"] for r in rows) / len(rows)
-        found = sum(r["readings"][name]["found"] for r in rows)
-        by_set = [right(name, [r for r in rows if r["set"] == one]) for one in sets]
-        lines.append(
-            f"| {description} | {words:.0f} | {found} | {right(name, rows)} "
-            f"| {' | '.join(map(str, by_set))} |"
-        )
-    counts = ", ".join(str(sum(r["set"] == one for r in rows)) for one in sets)
-    holds = [sum(r["holds"][name] for r in rows) for name in ("best", "nearest")]
-    lines += [
-        "",
-        f"{len(rows)} questions of the {rows[0]['half']} halves ({counts} of the sets), the first "
-        f"of each. An accepted answer stands somewhere in the first passage by the drafter on "
-        f"{holds[0]}, in the most similar one on {holds[1]}. "
-        f"`python benchmarks/bench_readings.py SETS`.",
-    ]
-    return "\n".join(lines)
+def draw(picture: Path) -> None:
+    """Draw the median seconds of the main methods, by workload."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    found = read_latest()
+    figure, axes = pyplot.subplots(figsize=(8, 1.0 + 1.25 * len(found)))
+    longest = 0.0
+    for place, (workload, by_method) in enumerate(found.items()):
+        top = -place * (len(_SHOWN) + 1.2)
+        axes.text(0, top + 0.65, WORKLOADS[workload], fontsize=9, weight="bold")
+        for line, (method, (name, colour)) in enumerate(_SHOWN.items()):
+            rows = list(by_method.get(method, {}).values())
+            if not rows:
+                continue
+            seconds = median(r["seconds"] for r in rows)
+            longest = max(longest, seconds)
+            axes.barh(top - line, seconds, 0.8, color=colour)
+            label = f" {_said(rows)}  {name}"
+            axes.text(seconds, top - line, label, va="center", fontsize=8.5)
+    axes.set_yticks([])
+    axes.set_xlabel("seconds to an answer, median; shorter is better")
+    axes.set_xlim(0, 1.55 * longest)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(picture, dpi=120)
