@@ -18,7 +18,7 @@ from specrag_native.evaluation.datasets import read_dataset
 from specrag_native.evaluation.report import results_document, write_report
 from specrag_native.evaluation.results import ResultsError, read_folder
 from specrag_native.evaluation.runner import Evaluation
-from specrag_native.evaluation.tables import accuracy_table, markdown
+from specrag_native.evaluation.tables import accuracy_table, markdown, overall_table
 from specrag_native.evaluation.variants import expand
 
 HOSTILE = '<script>alert("Zed")</script><img src=http://x/y>'
@@ -123,6 +123,31 @@ def test_differences_are_taken_over_shared_questions_only(results: Path) -> None
     )
     assert difference.mean == pytest.approx(expected / 5)
     assert speculative.against(speculative) is None
+
+
+def test_all_sets_are_taken_together_where_there_are_several(results: Path) -> None:
+    (found,) = group(read_folder(results))
+    assert overall_table([found]) is None
+    speculative, standard = found.find("speculative"), found.find("standard")
+    assert speculative is not None and standard is not None
+    half = dataclasses.replace(
+        standard, records={id: r for id, r in list(standard.records.items())[:6]}
+    )
+    other = dataclasses.replace(found, dataset="other", entries=[half, speculative])
+    table = overall_table([found, other])
+    assert table is not None
+    (row,) = (r for r in table.rows if r[0] == "speculative")
+    pairs = speculative.beside(standard) + speculative.beside(half)
+    assert row[1:3] == ("2", str(12 + 6))
+    assert row[3] == f"{100 * sum(a.grade.right for a, _ in pairs) / 18:.1f}"
+    wins, losses = int(row[5]), int(row[6])
+    assert wins == sum(a.grade.right > b.grade.right for a, b in pairs)
+    assert losses == sum(a.grade.right < b.grade.right for a, b in pairs)
+    assert row[7].startswith(f"{100 * (wins - losses) / 18:+.1f} [")
+    # The drafter's rows were measured on a busy machine: no time is told of them.
+    both = overall_table([found, dataclasses.replace(found, dataset="other")])
+    assert both is not None
+    assert {r[0]: r[8] for r in both.rows}["drafter"] == "\N{EN DASH}"
 
 
 def test_seconds_of_a_busy_machine_are_marked(results: Path) -> None:

@@ -34,15 +34,13 @@ class Entry:
     def __post_init__(self) -> None:
         object.__setattr__(self, "summary", summarise(list(self.records.values())))
 
+    def beside(self, other: Entry) -> list[tuple[Record, Record]]:
+        """Return the records of this and of ``other``, by question, for the questions of both."""
+        return [(r, other.records[id]) for id, r in self.records.items() if id in other.records]
+
     def against(self, other: Entry) -> Interval | None:
         """Return how much more accurate this is than ``other``, on the questions of both."""
-        shared = [id for id in self.records if id in other.records]
-        if not shared or other is self:
-            return None
-        return paired_difference(
-            [self.records[id].grade.right for id in shared],
-            [other.records[id].grade.right for id in shared],
-        )
+        return None if other is self else difference(self.beside(other))
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,13 @@ class Group:
     def main(self) -> list[Entry]:
         """The methods themselves, without their ablations and sweeps."""
         return [e for e in self.entries if is_main(e)]
+
+
+def difference(pairs: Sequence[tuple[Record, Record]]) -> Interval | None:
+    """Return how much more accurate the first of each pair is than the second."""
+    if not pairs:
+        return None
+    return paired_difference([a.grade.right for a, _ in pairs], [b.grade.right for _, b in pairs])
 
 
 def is_main(entry: Entry) -> bool:

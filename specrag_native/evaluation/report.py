@@ -66,7 +66,9 @@ def write_report(
 def all_tables(groups: Sequence[Group]) -> list[tables.Table]:
     """Return the tables of a report."""
     variants = [t for g in groups if (t := tables.variant_table(g)) is not None]
-    return [tables.accuracy_table(groups), tables.cost_table(groups), *variants]
+    overall = tables.overall_table(groups)
+    together = [] if overall is None else [overall]
+    return [tables.accuracy_table(groups), *together, tables.cost_table(groups), *variants]
 
 
 def results_document(folder: Path, latency: Path | None = None) -> str:
@@ -94,8 +96,9 @@ def results_document(folder: Path, latency: Path | None = None) -> str:
     measured = latest(latency) if latency is not None else None
     parts = [
         "# Results",
-        "Generated from `benchmarks/results/` by `specrag report benchmarks/results/eval --latency "
-        "benchmarks/results/latency --document docs/results.md`; do not edit.",
+        "Generated from `benchmarks/results/` by `specrag report benchmarks/results/eval "
+        + ("--latency benchmarks/results/latency " if latency is not None else "")
+        + "--document docs/results.md`; do not edit.",
         *_cautions(entries),
         *([tables.markdown(latency_table(measured)).strip()] if measured is not None else []),
         *(tables.markdown(t).strip() for t in all_tables(groups)),

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from specrag_native.evaluation.comparison import Entry, Group
+from specrag_native.evaluation.comparison import Entry, Group, difference
 from specrag_native.evaluation.intervals import Interval
+from specrag_native.evaluation.records import Record
 from specrag_native.types import Usage
 
 NONE = "\N{EN DASH}"
@@ -75,6 +77,66 @@ def accuracy_table(groups: Sequence[Group]) -> Table:
         "calibration error, 10 bins; both over answers given. Methods in italics are computed from "
         "the drafts of speculative, without running a model.",
     )
+
+
+def overall_table(groups: Sequence[Group]) -> Table | None:
+    """Return each method beside standard RAG over all sets, or ``None`` where there is but one."""
+    pairs: dict[str, list[tuple[Record, Record]]] = {}
+    timed: dict[str, list[float]] = {}
+    sets: dict[str, int] = {}
+    for group in groups:
+        for e in group.main:
+            if group.baseline is None or e is group.baseline:
+                continue
+            found = e.beside(group.baseline)
+            name = _name(e)
+            pairs.setdefault(name, []).extend(found)
+            sets[name] = sets.get(name, 0) + bool(found)
+            if not (e.derived or e.contended or group.baseline.contended):
+                timed.setdefault(name, []).extend(_ratios(found))
+    rows = []
+    for name, found in pairs.items():
+        if sets[name] < 2:
+            continue
+        right = [(a.grade.right, b.grade.right) for a, b in found]
+        rows.append(
+            (
+                name,
+                str(sets[name]),
+                str(len(found)),
+                percent(sum(a for a, _ in right) / len(right)),
+                percent(sum(b for _, b in right) / len(right)),
+                str(sum(a > b for a, b in right)),
+                str(sum(a < b for a, b in right)),
+                _difference(difference(found)),
+                f"{median(timed[name]):.2f}x" if timed.get(name) else NONE,
+            )
+        )
+    if not rows:
+        return None
+    return Table(
+        "All sets together",
+        (
+            "Method",
+            "Sets",
+            "n",
+            "Right %",
+            "Standard right %",
+            "Wins",
+            "Loses",
+            "\N{MINUS SIGN} standard [95%]",
+            "Standard takes",
+        ),
+        tuple(rows),
+        "The questions that both the method and standard RAG have answered, all sets alike. "
+        "Standard takes: the median of the ratios of seconds, question by question.",
+    )
+
+
+def _ratios(pairs: Sequence[tuple[Record, Record]]) -> list[float]:
+    """Return how many times longer the second of each pair took."""
+    seconds = [(a.timings.get("total", 0.0), b.timings.get("total", 0.0)) for a, b in pairs]
+    return [b / a for a, b in seconds if a > 0]
 
 
 def cost_table(groups: Sequence[Group]) -> Table:
