@@ -161,11 +161,8 @@ def test_answer(
     own = Engines(paths)
     tuned = {r: own.tuned(r) for r in ("drafter", "verifier")} if method in OWN else {}
     benchmark.extra_info.update(machine.describe(threads=physical_cores(), tuned=tuned))
-    benchmark.extra_info["models"] = {
-        role: {"file": p.name, "sha256": machine.sha256(p)}
-        for role in ("drafter", "verifier", "embedder")
-        if (p := getattr(paths, role))
-    }
+    used = {r: p for r in ("drafter", "verifier", "embedder") if (p := getattr(paths, r))}
+    benchmark.extra_info["models"] = machine.model_files(used)
     benchmark.extra_info["tokens_per_question"] = {
         role: {
             kind: sum(getattr(a.usage[role], kind) for a in bench.answers if role in a.usage) / n

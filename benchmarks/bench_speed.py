@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rivals.nearest_standard import METHOD as NEAREST_METHOD
 from stored import RESULTS, read_rows
 
 from specrag_native.answering import subsets
@@ -42,7 +43,7 @@ from specrag_native.evaluation import machine
 from specrag_native.evaluation.datasets import Example, half_of, read_dataset
 from specrag_native.evaluation.metrics import grade
 from specrag_native.evaluation.results import ResultFile
-from specrag_native.evaluation.runner import Provenance, record
+from specrag_native.evaluation.runner import Provenance, evidence_given, record
 from specrag_native.evaluation.variants import expand
 from specrag_native.hardware import physical_cores
 from specrag_native.model_files import catalog
@@ -60,7 +61,7 @@ METHODS = (
 _EVALUATED = {
     "standard": "standard",
     "cold": "speculative",
-    "standard-nearest": "benchmarks/rivals/nearest_standard.py:standard_nearest",
+    "standard-nearest": NEAREST_METHOD,
 }
 """What `specrag eval` calls the methods that it has, too."""
 
@@ -193,19 +194,15 @@ def main() -> int:
     config = Config.from_mapping(settings)
     workload = Workload(args.workload, models, config)
     own = {k: v for k, v in settings.items() if not k.endswith("_weights")}
-    found = {
-        role: {"file": path.name, "sha256": machine.sha256(path)}
-        for role, path in dataclasses.asdict(models).items()
-    }
+    found = machine.model_files(dataclasses.asdict(models))
     files = {role: found[role]["sha256"][:12] for role in ("drafter", "verifier")}
     stamp = machine.describe(
         threads=physical_cores(),
         tuned={r: workload.engines.tuned(r) for r in ("drafter", "verifier")},
     )
-    cut = args.workload == "musique"
     provenance = Provenance(
         models=found,
-        evidence=f"given, first {MOST_PASSAGES}" if cut else "given",
+        evidence=evidence_given(MOST_PASSAGES if args.workload == "musique" else None),
         machine=stamp,
         command=shlex.join(["python", "benchmarks/bench_speed.py", args.workload]),
     )

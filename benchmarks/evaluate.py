@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+from rivals.nearest_standard import METHOD as NEAREST_METHOD
 from stored import RESULTS
 
 STORED = RESULTS / "eval"
@@ -31,7 +32,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "arc-challenge-dev": (),
 }
 """The sets, and how many of the passages given with a question are read, if not all."""
-METHODS = "standard,speculative,benchmarks/rivals/nearest_standard.py:standard_nearest"
+METHODS = f"standard,speculative,{NEAREST_METHOD}"
 STEP = 5
 """Questions of each set in a round."""
 

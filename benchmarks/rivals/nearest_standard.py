@@ -16,6 +16,8 @@ from specrag_native.protocol import Engine
 from specrag_native.types import Answer, Hit, Question
 
 NEAREST = 2
+METHOD = "benchmarks/rivals/nearest_standard.py:standard_nearest"
+"""What `specrag eval --method` calls it from the project's root: results are kept under it."""
 
 
 class NearestStandardRAG:

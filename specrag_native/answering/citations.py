@@ -93,7 +93,7 @@ def cite(
     """
     alone = not rationale.strip()
     text = answer if alone else rationale
-    judged = alone and bool(text.strip()) and is_judgement(answer)
+    judged = alone and is_judgement(answer)
     candidates = [c for passage in passages for c in _candidates(passage)]
     weights = _weights(candidates)
     asked = frozenset(word.stem for word in content_words(question if alone else answer))

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     from specrag_native.evaluation import machine
     from specrag_native.evaluation.methods import Session
     from specrag_native.evaluation.reuse import DraftMemory
-    from specrag_native.evaluation.runner import Evaluation, Provenance
+    from specrag_native.evaluation.runner import Evaluation, Provenance, evidence_given
     from specrag_native.evaluation.variants import expand
     from specrag_native.hardware import physical_cores
     from specrag_native.model_files import catalog
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     )
     datasets = _datasets(args)
     engines = Engines(ModelPaths(**found), threads=args.threads, n_gpu_layers=args.gpu_layers)
-    retriever, evidence = None, "given" if args.top is None else f"given, first {args.top}"
+    retriever, evidence = None, evidence_given(args.top)
     if args.retrieve is not None:
         index = Index.open(args.retrieve)
         retriever = index.retriever(engines.embedder)
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
         found["self-rag"] = path
         self_rag = NativeEngine(path, EngineOptions(threads=args.threads))
     provenance = Provenance(
-        models={r: {"file": p.name, "sha256": machine.sha256(p)} for r, p in found.items()},
+        models=machine.model_files(found),
         evidence=evidence,
         machine=machine.describe(
             threads=args.threads or physical_cores(),

@@ -75,3 +75,8 @@ def describe(
 def sha256(path: Path) -> str:
     """Return the sha256 of a file, hex; each file is read once in a process."""
     return hash_file(path)
+
+
+def model_files(paths: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Return the file name and sha256 of each role's model, as headers of results have them."""
+    return {role: {"file": path.name, "sha256": sha256(path)} for role, path in paths.items()}

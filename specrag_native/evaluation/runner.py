@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 Clock = Callable[[], float]
 
 
+def evidence_given(top: int | None) -> str:
+    """Return what headers call passages that came with the questions: all of them, or the first."""
+    return "given" if top is None else f"given, first {top}"
+
+
 @dataclass(frozen=True)
 class Provenance:
     """What the headers of a run say: model files per role, evidence, machine, command.
