@@ -1,11 +1,16 @@
-r"""The evaluation that docs/results.md shows, taken up where the stored results end.
+r"""Stored evaluations, taken up where the stored results end.
 
 Answers the first questions of the reporting half of each set by each method, a few questions of
-every set at a time, so that all sets grow together, and stores the results in
-benchmarks/results/eval after each round. It can be stopped at any time and run again, here or on
-another machine: what is stored is not answered again, as long as settings, models and wording stay.
+every set at a time, so that all sets grow together, and stores the results after each set. It can
+be stopped at any time and run again, here or on another machine: what is stored is not answered
+again, as long as settings, models and wording stay.
+
+``methods`` are the methods as they are by default, over seven sets (docs/results.md).
+``ablations`` are the paper's: drafts of two passages each, all of them scored, without repair, and
+what becomes of it when one thing is left out or changed, over two sets (docs/ablations.md).
 
     python benchmarks/evaluate.py FOLDER_OF_SETS --limit 100 --minutes 120
+    python benchmarks/evaluate.py FOLDER_OF_SETS --limit 100 --minutes 120 --what ablations
 """
 
 from __future__ import annotations
@@ -15,13 +20,30 @@ import gzip
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rivals.nearest_standard import METHOD as NEAREST_METHOD
 from stored import RESULTS
 
-STORED = RESULTS / "eval"
 ROOT = RESULTS.parent.parent
+STEP = 5
+"""Questions of each set in a round."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is evaluated: runs of ``specrag eval`` over sets, and the folder of their results.
+
+    ``runs`` are the options of each run over a set, ``sets`` the further ones that a set needs.
+    """
+
+    stored: Path
+    sets: Mapping[str, Sequence[str]]
+    runs: Sequence[Sequence[str]]
+
+
 SETS: dict[str, tuple[str, ...]] = {
     "triviaqa-dpr-dev": (),
     "nq-dpr-dev": (),
@@ -32,32 +54,67 @@ SETS: dict[str, tuple[str, ...]] = {
     "arc-challenge-dev": (),
 }
 """The sets, and how many of the passages given with a question are read, if not all."""
-METHODS = f"standard,speculative,{NEAREST_METHOD}"
-STEP = 5
-"""Questions of each set in a round."""
+PAPER = tuple(
+    word
+    for setting in (
+        "n_drafts=5",
+        "passages_per_draft=2",
+        "n_written=none",
+        "draft_order=retrieved",
+        "verify=always",
+        "repair=off",
+        "repair_below=0",
+        "abstain_below=0",
+    )
+    for word in ("--set", setting)
+)
+"""The method as the paper has it: every draft is written, scored and believed."""
+PLANS = {
+    "methods": Plan(
+        RESULTS / "eval", SETS, (("--method", f"standard,speculative,{NEAREST_METHOD}"),)
+    ),
+    "ablations": Plan(
+        RESULTS / "ablations",
+        {name: SETS[name] for name in ("hotpotqa-dev", "triviaqa-dpr-dev")},
+        (
+            (
+                *("--method", "speculative,drafter,oracle", *PAPER),
+                "--ablate",
+                "random-subsets,one-cluster,unclustered,plain-clustering,residual-clustering,"
+                "exact-layout,reflection-1,reflection-2,assistant-layout",
+            ),
+            ("--method", "speculative", *PAPER, "--drafts", "1,3,10"),
+            ("--method", "speculative", *PAPER, "--per-draft", "1,4"),
+        ),
+    ),
+}
 
 
 def main() -> None:
     """Answer what is not stored yet, round by round."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="the folder of the sets")
+    parser.add_argument("--what", choices=tuple(PLANS), default="methods")
     parser.add_argument("--limit", type=int, default=100, help="questions of each set")
     parser.add_argument("--minutes", type=float, help="begin no set after so many")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "eval", metavar="DIR")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="default: in build")
     args = parser.parse_args()
-    data, work = args.data.resolve(), args.work.resolve()
-    unpack(STORED, work)
+    plan = PLANS[args.what]
+    data = args.data.resolve()
+    work = (args.work or ROOT / "build" / plan.stored.name).resolve()
+    unpack(plan.stored, work)
     end = time.monotonic() + 60 * args.minutes if args.minutes else float("inf")
     for limit in range(STEP, args.limit + STEP, STEP):
-        for name, options in SETS.items():
+        for name, options in plan.sets.items():
             if time.monotonic() > end:
                 return
-            specrag(
-                *("eval", str(data / f"{name}.jsonl.gz"), "--half", "report"),
-                *("--limit", str(min(limit, args.limit)), "--method", METHODS),
-                *("--out", str(work), *options),
-            )
-            specrag("report", str(work), "--no-plots", "--export", str(STORED), quiet=True)
+            for run in plan.runs:
+                specrag(
+                    *("eval", str(data / f"{name}.jsonl.gz"), "--half", "report"),
+                    *("--limit", str(min(limit, args.limit)), *run),
+                    *("--out", str(work), *options),
+                )
+            specrag("report", str(work), "--no-plots", "--export", str(plan.stored), quiet=True)
 
 
 def unpack(stored: Path, work: Path) -> None:

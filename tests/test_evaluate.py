@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import runpy
 import sys
@@ -10,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from specrag_native.cli import eval as eval_command
+from specrag_native.cli.settings import read_settings
+from specrag_native.config import Config
+from specrag_native.evaluation.variants import expand
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "evaluate.py"
 
@@ -37,20 +43,55 @@ def test_stored_results_are_gone_on_with_but_never_go_back(
     assert (work / "a.jsonl").read_text() == further
 
 
+def evals_of(
+    script: dict[str, Any], monkeypatch: pytest.MonkeyPatch, work: Path, *options: str
+) -> list[tuple[str, ...]]:
+    """Return the commands of the package that the script would run."""
+    said: list[tuple[str, ...]] = []
+    main = script["main"]
+    monkeypatch.setitem(main.__globals__, "specrag", lambda *words, quiet=False: said.append(words))
+    command = ["evaluate.py", "data", "--limit", "7", "--work", str(work), *options]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    return said
+
+
 def test_all_sets_grow_together_and_are_stored_after_each(
     script: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    main, said = script["main"], []
-    names = main.__globals__
-    monkeypatch.setitem(names, "STORED", tmp_path / "stored")
-    monkeypatch.setitem(names, "specrag", lambda *words, quiet=False: said.append(words))
-    monkeypatch.setattr(
-        sys, "argv", ["evaluate.py", "data", "--limit", "7", "--work", str(tmp_path / "work")]
-    )
-    main()
+    said = evals_of(script, monkeypatch, tmp_path)
     evals = [words for words in said if words[0] == "eval"]
     limits = [words[words.index("--limit") + 1] for words in evals]
     n = len(script["SETS"])
     assert n >= 7 and limits == ["5"] * n + ["7"] * n
     assert [words[0] for words in said] == ["eval", "report"] * (2 * n)
     assert all(Path(words[1]).is_absolute() for words in evals)
+    assert all(Path(words[-1]).name == "eval" for words in said if words[0] == "report")
+
+
+def test_ablations_are_runs_that_the_command_takes(
+    script: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = evals_of(script, monkeypatch, tmp_path, "--what", "ablations")
+    parser = argparse.ArgumentParser()
+    eval_command.add_parser(parser.add_subparsers())
+    names: dict[str, list[str]] = {}
+    for words in said:
+        if words[0] != "eval":
+            continue
+        args = parser.parse_args(words)
+        config = Config.from_mapping(read_settings(args.set))
+        assert config.repair_steps == () and config.verify == "always"
+        variants = expand(
+            args.method.split(","),
+            config,
+            drafts=[int(m) for m in (args.drafts or "").split(",") if m],
+            per_draft=[int(k) for k in (args.per_draft or "").split(",") if k],
+            ablations=[a for a in args.ablate.split(",") if a],
+        )
+        names.setdefault(args.datasets[0].name, []).extend(v.name for v in variants)
+    assert len(names) == 2
+    for found in names.values():
+        assert {"speculative", "drafter", "speculative m=10", "speculative k=4"} <= set(found)
+        assert {"speculative random-subsets", "speculative assistant-layout"} <= set(found)
+        assert "speculative exact-layout" not in found  # it is the default where none is fitted

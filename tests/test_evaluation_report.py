@@ -160,8 +160,10 @@ def test_seconds_of_a_busy_machine_are_marked(results: Path) -> None:
 
 
 def test_the_same_results_give_the_same_document(results: Path) -> None:
-    first = results_document(results)
-    assert first == results_document(results)
+    first = results_document(results, results / "towns.md")
+    assert first == results_document(results, results / "towns.md")
+    assert first.startswith("# Towns\n")
+    assert f"`specrag report {results.name} --document towns.md`" in first
     assert "specrag eval set.jsonl" in first and "v" * 64 in first
     assert "Variants on towns-dev" in first
     assert "answered only 12 questions" in first and "Seconds marked *" in first
@@ -210,15 +212,15 @@ def test_latency_is_told_against_standard_in_the_same_state(results: Path, tmp_p
     cases = [bench("standard", "cold", 12.0), bench("speculative", "cold", 4.0)]
     (tmp_path / "old.json").write_text(json.dumps({"datetime": "2020", "benchmarks": []}))
     (tmp_path / "new.json").write_text(json.dumps({"datetime": "2021", "benchmarks": cases}))
-    text = results_document(results, tmp_path)
+    text = results_document(results, tmp_path / "results.md", tmp_path)
     assert "| speculative | cold | 3 | 4.00 | 3.00 to 5.00 | 3.00x | verify 4.00 |" in text
     assert "10+2+3" in text
     (tmp_path / "newest.json").write_text(json.dumps({"datetime": "2022", "benchmarks": []}))
     with pytest.raises(ResultsError, match="no latency results"):
-        results_document(results, tmp_path)
+        results_document(results, tmp_path / "results.md", tmp_path)
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(ResultsError, match="cannot be read"):
-        results_document(results, tmp_path)
+        results_document(results, tmp_path / "results.md", tmp_path)
 
 
 def test_the_command_writes_shares_and_documents(
@@ -241,5 +243,5 @@ def test_the_command_writes_shares_and_documents(
     assert said.startswith("## Accuracy") and str(page / "report.html") in said
     assert len(list(shared.iterdir())) == len(list(results.glob("*.jsonl")))
     assert run(str(shared), "--document", str(document)).strip() == str(document)
-    assert document.read_text() == results_document(results)
+    assert document.read_text() == results_document(shared, document)
     assert not (shared / "report").exists()

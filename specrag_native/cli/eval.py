@@ -56,10 +56,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="NAMES",
         help="variants of speculative, separated by commas: random-subsets, one-cluster, "
         "unclustered, plain-clustering, product-clustering, residual-clustering, reflection-0..2, "
-        "user-layout, assistant-layout, verify-auto, no-repair, repair-subset, repair-all, "
-        "repair-redraft, repair-rationales, repair-more, repair-sentences; "
-        "computed from the drafts by the report: no-draft-score, no-self-containment, "
-        "no-self-reflection, raw-scores, random-draft, no-abstention",
+        "user-layout, assistant-layout, exact-layout, standalone-layout, verify-auto, no-repair, "
+        "repair-subset, repair-all, repair-redraft, repair-rationales, repair-more, "
+        "repair-sentences; computed from the drafts by the report: no-draft-score, "
+        "no-self-containment, no-self-reflection, raw-scores, random-draft, no-abstention",
     )
     parser.add_argument(
         "--retrieve", type=Path, metavar="INDEX", help="retrieve passages from this index"

@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
     from specrag_native.evaluation.sharing import export
 
     if args.document is not None:
-        args.document.write_text(results_document(args.folder, args.latency), encoding="utf-8")
+        text = results_document(args.folder, args.document, args.latency)
+        args.document.write_text(text, encoding="utf-8")
         print(args.document)
     if args.export is not None:
         for path in sorted(args.folder.glob("*.jsonl")):

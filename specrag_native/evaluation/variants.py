@@ -36,6 +36,8 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "reflection-2": {"reflection": 2},
     "user-layout": {"verifier_layout": "user"},
     "assistant-layout": {"verifier_layout": "assistant"},
+    "exact-layout": {"layout": "exact"},
+    "standalone-layout": {"layout": "standalone"},
     "verify-auto": {"verify": "auto"},
     "no-repair": {"repair": "off"},
     "repair-subset": {"repair": "subset"},
@@ -63,7 +65,9 @@ _READS: Mapping[str, tuple[str, ...]] = {
     "self-reflective": ("max_answer_tokens",),
     "drafter": (
         "n_drafts",
+        "n_written",
         "passages_per_draft",
+        "draft_order",
         "seed",
         "subsets",
         "conditioning",
