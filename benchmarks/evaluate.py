@@ -71,7 +71,7 @@ PAPER = tuple(
 """The method as the paper has it: every draft is written, scored and believed."""
 PLANS = {
     "methods": Plan(
-        RESULTS / "eval", SETS, (("--method", f"standard,speculative,{NEAREST_METHOD}"),)
+        RESULTS / "eval", SETS, (("--method", f"standard,speculative,drafter,{NEAREST_METHOD}"),)
     ),
     "ablations": Plan(
         RESULTS / "ablations",
