@@ -2,7 +2,8 @@ r"""What the verifier answers from few passages, by how they are chosen.
 
 The drafter ranks the passages of a question, each read alone, by how little it is inclined to say
 that there is no evidence; the embedder ranks them by their similarity to the question. From the
-best by either, and from a few more, the verifier answers as in repair. Linked are passages that
+best by either, alone and together with one more, the verifier answers as in repair, where it may
+say that there is no answer, and as in standard RAG, where it must answer. Linked are passages that
 name each other's titles, or that the question names. Rows are appended to
 benchmarks/results/readings.jsonl; what stands there is not measured again.
 
@@ -21,7 +22,6 @@ from stored import RESULTS, read_rows
 
 from specrag_native.answering.baselines import StandardRAG
 from specrag_native.answering.drafter import Drafter
-from specrag_native.answering.extracts import extracts
 from specrag_native.answering.grounding import stands_in
 from specrag_native.answering.links import Links, links_of
 from specrag_native.config import Config
@@ -37,7 +37,8 @@ from specrag_native.types import Passage, Subset
 
 STORED = RESULTS / "readings.jsonl"
 MOST_PASSAGES = 10
-FEW_PASSAGES = 5
+STEP = 5
+"""Questions of one set before those of the next."""
 
 
 class Readings:
@@ -46,8 +47,11 @@ class Readings:
     def __init__(self, models: ModelPaths, config: Config) -> None:
         self._engines, self._config = Engines(models), config
         self._drafter = Drafter(self._engines.drafter, config)
-        self._reader = StandardRAG(self._engines.verifier, config, may_abstain=True)
-        self._known: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._readers = {
+            must_answer: StandardRAG(self._engines.verifier, config, may_abstain=not must_answer)
+            for must_answer in (False, True)
+        }
+        self._known: dict[tuple[object, ...], dict[str, Any]] = {}
 
     def of(self, example: Example) -> dict[str, Any]:
         """Return both orders and all readings of a question."""
@@ -62,8 +66,6 @@ class Readings:
         ranked, nearest = [passages[i] for i in by_none], [passages[i] for i in by_cosine]
         links = links_of(example.question.text, passages)
         place = {p.id: i for i, p in enumerate(passages)}
-        of_few = [i for i in by_none if i in by_cosine[:FEW_PASSAGES]]
-        short = extracts(question, ranked[1:], embed, tokens=self._config.sentence_tokens)
         self._known.clear()
         return {
             "none": [round(x, 4) for x in none],
@@ -75,35 +77,46 @@ class Readings:
             },
             "readings": {
                 "best": self._read(example, ranked[:1]),
-                "best and sentences": self._read(
-                    example,
-                    [ranked[0], *(s for s, _ in short)],
-                    [ranked[0], *(p for _, p in short)],
-                ),
-                "best two": self._read(example, ranked[:2]),
                 "best and linked": self._read(example, _with_linked(passages, by_none, links)),
-                "best of few and linked": self._read(
-                    example, _with_linked(passages, of_few, links)
-                ),
                 "nearest": self._read(example, nearest[:1]),
-                "nearest two": self._read(example, nearest[:2]),
-                "nearest and linked": self._read(example, _with_linked(passages, by_cosine, links)),
+                **{
+                    name: self._read(example, read, must_answer=must)
+                    for must, tail in ((False, ""), (True, ", must answer"))
+                    for name, read in (
+                        (f"best two{tail}", ranked[:2]),
+                        (f"best and nearest{tail}", _with_other(ranked[0], nearest)),
+                        (f"nearest two{tail}", nearest[:2]),
+                    )
+                },
             },
         }
 
     def _read(
-        self, example: Example, read: Sequence[Passage], of: Sequence[Passage] = ()
+        self, example: Example, read: Sequence[Passage], *, must_answer: bool = False
     ) -> dict[str, Any]:
-        """Return whether an answer was found that stands in what was read, and is right."""
-        key = tuple(p.text for p in read)
+        """Return whether an answer was found that stands in what was read, and is right.
+
+        Where it must answer, it is right wherever it was found, as in standard RAG.
+        """
+        key = (must_answer, *(p.text for p in read))
         if key in self._known:
             return self._known[key]
-        text, _, _ = self._reader.answer(example.question, read)
-        found = not is_unknown(text) and stands_in(text, example.question, of or read)
-        right = found and grade(text, example.question, example.answers).right > 0
+        text, _, _ = self._readers[must_answer].answer(example.question, read)
+        found = not is_unknown(text) and stands_in(text, example.question, read)
+        right = grade(text, example.question, example.answers).right > 0
         words = sum(len(p.text.split()) for p in read)
-        self._known[key] = {"answer": text, "found": found, "right": right, "words": words}
+        self._known[key] = {
+            "answer": text,
+            "found": found,
+            "right": right and (found or must_answer),
+            "words": words,
+        }
         return self._known[key]
+
+
+def _with_other(first: Passage, order: Sequence[Passage]) -> list[Passage]:
+    """Return a passage and the first other one of an order, if there is any."""
+    return [first, *[p for p in order if p.id != first.id][:1]]
 
 
 def _with_linked(passages: Sequence[Passage], order: Sequence[int], links: Links) -> list[Passage]:
@@ -126,9 +139,9 @@ def main() -> None:
     readings = Readings(models, config)
     stamp = machine.describe(threads=physical_cores())
     done = {(*r["models"], r["id"]) for r in read_rows(STORED)}
-    for file in args.sets:
-        dataset = read_dataset(file, half=args.half, limit=args.limit)
-        for example in dataset.examples:
+    datasets = [read_dataset(file, half=args.half, limit=args.limit) for file in args.sets]
+    for first in range(0, args.limit, STEP):  # so that all sets grow together
+        for dataset, example in [(d, e) for d in datasets for e in d.examples[first:][:STEP]]:
             if (*digests, example.id) in done:
                 continue
             row = {

@@ -8,13 +8,14 @@ from stored import RESULTS, read_rows
 
 READINGS = {
     "best": "the passage the drafter ranks first",
-    "best and sentences": "that, and the sentences most similar to the question",
+    "best and linked": "that, and of those linked to it the next",
     "best two": "the two it ranks first",
-    "best and linked": "the first, and of those linked to it the next",
-    "best of few and linked": "the same among the five most similar",
+    "best two, must answer": "the same, and must answer",
+    "best and nearest": "the first, and the other most similar to the question",
+    "best and nearest, must answer": "the same, and must answer",
     "nearest": "the passage most similar to the question",
     "nearest two": "the two most similar",
-    "nearest and linked": "the most similar, and of those linked to it the next",
+    "nearest two, must answer": "the same, and must answer",
 }
 
 
