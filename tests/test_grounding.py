@@ -71,6 +71,22 @@ def test_numbers_and_accents_may_be_written_otherwise(answer: str, text: str, th
 
 
 @pytest.mark.parametrize(
+    ("answer", "text", "there"),
+    [
+        ("Football", "He is a Danish footballer.", True),
+        ("Denmark", "He is a Danish footballer.", False),
+        ("Germany", "He is a German footballer.", True),
+        ("Austria", "An Australian footballer.", False),
+        ("art", "An article of his.", False),
+        ("article", "His art.", False),
+        ("12345", "House 123456.", False),
+    ],
+)
+def test_a_word_may_be_derived_from_another(answer: str, text: str, there: bool) -> None:
+    assert stands_in(answer, Question("Which?"), [Passage("p", "d", "", text)]) is there
+
+
+@pytest.mark.parametrize(
     ("question", "answer", "text", "there"),
     [
         (

@@ -16,6 +16,9 @@ from specrag_native.words import content_words, stem
 LEAST = 0.5
 """Least share of an answer's own words that the passages must hold."""
 
+LONG = 5
+"""Letters from which on a word that begins another counts as the same: football and footballer."""
+
 _JUDGEMENTS = frozenset(stem(word) for word in ("yes", "true", "false", "neither", "both"))
 
 _SMALL = (
@@ -36,9 +39,10 @@ def stands_in(answer: str, question: Question, passages: Sequence[Passage]) -> b
 
     Of the answer's words those count that the question does not hold already; its numbers must all
     be there, as figures or (below a hundred) words, and of the rest at least :data:`LEAST`. Case
-    and accents do not matter. Words of other alphabets, whose endings are not known here, may end
-    otherwise. Judgements (claims, choices, yes and no) are not to be found word for word, and pass;
-    so does an answer in another script than that of the passages.
+    and accents do not matter. A word may be derived from another (:data:`LONG`), and words of other
+    alphabets, whose endings are not known here, may end otherwise. Judgements (claims, choices, yes
+    and no) are not to be found word for word, and pass; so does an answer in another script than
+    that of the passages.
     """
     if question.task != "qa":
         return True
@@ -50,7 +54,7 @@ def stands_in(answer: str, question: Question, passages: Sequence[Passage]) -> b
     said = _words(text)
     numbers = {word for word in own if word.isdigit()}
     others = own - numbers
-    found = sum(word in said or (not word.isascii() and _begun(word) in text) for word in others)
+    found = sum(_mentioned(word, said, text) for word in others)
     return numbers <= said and found >= LEAST * len(others)
 
 
@@ -69,6 +73,17 @@ def _plain(text: str) -> str:
 def _is_latin(text: str) -> bool:
     letters = [c for c in text if c.isalpha()]
     return sum(c.isascii() for c in letters) >= len(letters) / 2
+
+
+def _mentioned(word: str, said: frozenset[str], text: str) -> bool:
+    """Return whether a word stands in a text of which ``said`` are the words."""
+    if word in said:
+        return True
+    if not word.isascii():
+        return _begun(word) in text
+    return len(word) >= LONG and any(
+        other.startswith(word) or (len(other) >= LONG and word.startswith(other)) for other in said
+    )
 
 
 def _begun(word: str) -> str:
