@@ -7,7 +7,7 @@ again, as long as settings, models and wording stay.
 
 ``methods`` are the methods as they are by default, over seven sets (docs/results.md).
 ``ablations`` are the paper's: drafts of two passages each, all of them scored, without repair, and
-what becomes of it when one thing is left out or changed, over two sets (docs/ablations.md).
+what becomes of it when one thing is left out or changed, over two sets.
 
     python benchmarks/evaluate.py FOLDER_OF_SETS --limit 100 --minutes 120
     python benchmarks/evaluate.py FOLDER_OF_SETS --limit 100 --minutes 120 --what ablations
