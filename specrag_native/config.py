@@ -103,6 +103,7 @@ class Config:
     one after another until one gives an answer. ``redraft``: where none was read so far, the
     drafter drafts over other subsets, so many that no passage is left out, and all drafts are
     judged again. ``rationales``: the verifier answers from the rationales of the drafts alone.
+    ``short``: it reads all passages where they are short together, no more than some 300 words.
     ``subset``: it reads the passages of the most promising draft and, without ``unknown_above``,
     the best hit. ``named``: it reads the two most promising passages that the question names by
     their titles, or, where it does not name two, what ``subset`` reads. ``linked``: it reads these,

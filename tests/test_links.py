@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specrag_native.answering import evidence
 from specrag_native.answering.links import asked_first, links_of
 from specrag_native.answering.pipeline import Pipeline
 from specrag_native.config import Config
@@ -154,6 +155,28 @@ def test_what_a_question_compares_is_read_together_whatever_the_drafter_says() -
     # After another step nothing is read again.
     _, prompts = ask(none, question=both, repair="subset,named,more", n_drafts=4)
     assert [read(p) for p in prompts][:2] == [[BOOK], [BOOK, TOWN, FERRY]]
+
+
+def test_short_passages_are_all_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    none = {BOOK: 0.5, AUTHOR: 0.97, FERRY: 0.1, TOWN: 0.2}
+    steps = "short,linked,redraft,more"
+    answer, prompts = ask(none, "Tomas Reed", repair=steps, n_drafts=1)
+    assert [read(p) for p in prompts] == [[BOOK, AUTHOR, FERRY, TOWN]], "ruled out or not"
+    assert [(s.step, s.whole, s.decided) for s in answer.repairs] == [("short", True, True)]
+    assert answer.decided_by == "standard"
+    # Once all is read there is nothing to read on, nor to draft.
+    answer, prompts = ask(none, repair=steps, n_drafts=1)
+    assert [s.step for s in answer.repairs] == ["short"] and len(answer.verdicts) == 1
+    assert answer.decided_by == "abstain"
+    # After another step it comes to what that has read.
+    _, prompts = ask(none, repair="subset,short", n_drafts=4)
+    assert [read(p) for p in prompts] == [[FERRY], [FERRY, BOOK, AUTHOR, TOWN]]
+    # Passages that are not short together are read by their promise.
+    n = sum(len(text) for _, text in TEXTS)
+    monkeypatch.setattr(evidence, "SHORT_CHARACTERS", n)
+    assert len(read(ask(none, repair=steps)[1][0])) == 4
+    monkeypatch.setattr(evidence, "SHORT_CHARACTERS", n - 1)
+    assert len(read(ask(none, repair=steps)[1][0])) < 4
 
 
 @pytest.mark.parametrize("retrieved", [False, True])

@@ -14,6 +14,10 @@ from specrag_native.answering.citations import cite
 from specrag_native.answering.links import Links
 from specrag_native.types import Hit, Passage, RepairStep, Verdict
 
+SHORT_CHARACTERS = 1800
+"""Passages that have no more characters together are short: some 300 words of English, what two or
+three ordinary passages have."""
+
 Extract = Callable[[Sequence[Passage]], Sequence[tuple[Passage, Passage]]]
 """Returns the best sentences of passages as short passages, each with the passage it is from."""
 
@@ -49,6 +53,8 @@ def evidence_of(
     """
     if step == "rationales":
         return _with_short((), rationales(verdicts), tuple(seen))
+    if step == "short":
+        return _short(hits, seen)
     if step in ("sentences", "named", "linked"):
         best = None if seen else evidence_of("subset", verdicts, hits, (), unknown_above)
         whole = best.whole if best else tuple(seen)
@@ -80,6 +86,16 @@ def evidence_of(
         new += [h.passage for h in hits if h.passage.id not in read]
     passages = (*seen, *new)
     return Evidence(passages, passages, passages) if new else None
+
+
+def _short(hits: Sequence[Hit], seen: Sequence[Passage]) -> Evidence | None:
+    """Return all passages where they are short, in their order after those that were read."""
+    read = {p.id for p in seen}
+    new = [h.passage for h in hits if h.passage.id not in read]
+    passages = (*seen, *new)
+    if not new or sum(len(p.text) for p in passages) > SHORT_CHARACTERS:
+        return None
+    return Evidence(passages, passages, passages)
 
 
 def _with_short(

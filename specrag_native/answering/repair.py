@@ -26,6 +26,7 @@ from specrag_native.types import DecidedBy, Passage, Repair, RepairStep, Verdict
 _NAMES = {
     "rationales": "reading the rationales",
     "sentences": "reading the best sentences",
+    "short": "reading short passages",
     "subset": "reading the best passages",
     "named": "reading what the question names",
     "linked": "reading linked passages",
@@ -94,8 +95,8 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     while left:
         step = left.pop(0)
         if step == "redraft":
-            if out.reading is not None:
-                continue  # only reading on can better what was read
+            if out.reading is not None or len(seen) == len(run.hits):
+                continue  # only reading on can better what was read, and no draft what was all read
             if _redraft(run, rounds, out, reads_next=reads(left)):
                 out.reading, out.nothing_there = None, False
                 break
