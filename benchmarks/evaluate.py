@@ -57,6 +57,7 @@ SETS: dict[str, tuple[str, ...]] = {
 PAPER = tuple(
     word
     for setting in (
+        "rerank=false",
         "n_drafts=5",
         "passages_per_draft=2",
         "n_written=none",

@@ -148,7 +148,8 @@ void bind_values(py::module_& m) {
         .def_readonly("n_embd", &ModelFacts::n_embd)
         .def_readonly("n_layer", &ModelFacts::n_layer)
         .def_readonly("n_vocab", &ModelFacts::n_vocab)
-        .def_readonly("is_embedding", &ModelFacts::is_embedding);
+        .def_readonly("is_embedding", &ModelFacts::is_embedding)
+        .def_readonly("is_cross_encoder", &ModelFacts::is_cross_encoder);
 
     py::class_<EngineFacts>(m, "EngineFacts")
         .def_readonly("n_ctx", &EngineFacts::n_ctx)
@@ -278,7 +279,23 @@ void bind_engine(py::module_& m) {
                 std::copy(rows.begin(), rows.end(), out.mutable_data());
                 return std::make_pair(out, usage);
             },
-            "texts"_a, py::kw_only(), "cancel"_a = py::none());
+            "texts"_a, py::kw_only(), "cancel"_a = py::none())
+        .def(
+            "rank",
+            [](Engine& engine, const std::string& first, const std::vector<std::string>& seconds,
+               std::int32_t first_tokens, std::int32_t pair_tokens, const MaybeCancelFlag& cancel) {
+                Usage usage;
+                const RankOptions options{first_tokens, pair_tokens};
+                const std::vector<float> scores =
+                    without_gil(cancel.value_or(nullptr), [&](CallControl control) {
+                        return engine.rank(first, seconds, options, std::move(control), usage);
+                    });
+                py::array_t<float> out(static_cast<py::ssize_t>(scores.size()));
+                std::copy(scores.begin(), scores.end(), out.mutable_data());
+                return std::make_pair(out, usage);
+            },
+            "first"_a, "seconds"_a, py::kw_only(), "first_tokens"_a, "pair_tokens"_a,
+            "cancel"_a = py::none());
 }
 
 }  // namespace

@@ -70,9 +70,21 @@ std::vector<Score> Engine::score(const std::vector<Prompt>& prompts, CallControl
 std::vector<float> Engine::embed(const std::vector<std::string>& texts, CallControl control,
                                  Usage& usage) {
     require(true);
+    if (model_->facts().is_cross_encoder)
+        throw ModelError(model_->facts().path + " is a cross-encoder: it ranks and cannot embed");
     const std::lock_guard<std::mutex> lock(mutex_);
     const Stopwatch stopwatch(usage);
     return specrag::embed(*model_, context_, texts, control, usage);
+}
+
+std::vector<float> Engine::rank(const std::string& first, const std::vector<std::string>& seconds,
+                                const RankOptions& options, CallControl control, Usage& usage) {
+    if (!model_->facts().is_cross_encoder)
+        throw ModelError(model_->facts().path + " (" + model_->facts().architecture +
+                         ") is no cross-encoder: it cannot rank");
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const Stopwatch stopwatch(usage);
+    return specrag::rank(*model_, context_, first, seconds, options, control, usage);
 }
 
 }  // namespace specrag

@@ -19,7 +19,7 @@ class Engine {
 public:
     Engine(std::shared_ptr<const Model> model, const EngineOptions& options, RunCacheOptions cache);
 
-    // The three verbs. `usage` is overwritten with the call's own figures.
+    // The verbs. `usage` is overwritten with the call's own figures.
     std::vector<Generation> generate(const std::vector<Prompt>& prompts,
                                      const GenerateOptions& options, const TextCallback& on_text,
                                      CallControl control, Usage& usage);
@@ -27,6 +27,10 @@ public:
     // Pooled, L2-normalised embeddings, row by row, n_embd floats each.
     std::vector<float> embed(const std::vector<std::string>& texts, CallControl control,
                              Usage& usage);
+
+    // The score of a text with each of some others by a cross-encoder, a logit.
+    std::vector<float> rank(const std::string& first, const std::vector<std::string>& seconds,
+                            const RankOptions& options, CallControl control, Usage& usage);
 
     const Model& model() const { return *model_; }
     const EngineFacts& facts() const { return context_.facts(); }

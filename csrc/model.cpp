@@ -102,6 +102,9 @@ Model::Model(const std::string& path, const ModelOptions& options,
     facts_.n_layer = llama_model_n_layer(model_.get());
     facts_.n_vocab = llama_vocab_n_tokens(vocab_);
     facts_.is_embedding = is_pooled_encoder(model_.get(), facts_.architecture);
+    facts_.is_cross_encoder =
+        facts_.is_embedding && meta(model_.get(), facts_.architecture + ".pooling_type") ==
+                                   std::to_string(LLAMA_POOLING_TYPE_RANK);
 }
 
 Model::~Model() = default;
@@ -142,6 +145,23 @@ std::vector<Token> Model::tokenize_for_embedding(const std::string& text, std::s
         tokens.resize(limit);
         if (has_end) tokens.back() = last;
     }
+    return tokens;
+}
+
+std::vector<Token> Model::tokenize_pair(const std::string& first, const std::string& second,
+                                        std::size_t first_limit, std::size_t limit) const {
+    const Token sep = llama_vocab_sep(vocab_);
+    std::vector<Token> head = tokenize_raw(vocab_, first, false, false);
+    if (head.size() > first_limit) head.resize(first_limit);
+    std::vector<Token> tokens{llama_vocab_bos(vocab_)};
+    tokens.insert(tokens.end(), head.begin(), head.end());
+    tokens.push_back(sep);
+    // The RoBERTa family writes the token between two texts twice.
+    if (llama_vocab_type(vocab_) != LLAMA_VOCAB_TYPE_WPM) tokens.push_back(sep);
+    const std::vector<Token> tail = tokenize_raw(vocab_, second, false, false);
+    tokens.insert(tokens.end(), tail.begin(), tail.end());
+    if (tokens.size() + 1 > limit && limit > 1) tokens.resize(limit - 1);
+    tokens.push_back(sep);
     return tokens;
 }
 

@@ -46,6 +46,11 @@ public:
     // For an encoder: with its own start and end tokens, cut to `limit` tokens, the end token kept.
     std::vector<Token> tokenize_for_embedding(const std::string& text, std::size_t limit) const;
 
+    // For a cross-encoder: a pair of texts with its own tokens before, between and after. The first
+    // is cut to `first_limit` tokens, the pair to `limit`, the end token kept.
+    std::vector<Token> tokenize_pair(const std::string& first, const std::string& second,
+                                     std::size_t first_limit, std::size_t limit) const;
+
     // The bytes of a token; empty for control tokens.
     std::string piece(Token token) const;
     bool ends_generation(Token token) const;

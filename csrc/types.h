@@ -102,7 +102,14 @@ struct ModelFacts {
     std::int32_t n_embd = 0;
     std::int32_t n_layer = 0;
     std::int32_t n_vocab = 0;
-    bool is_embedding = false;  // pooled encoder: embeds, does not generate
+    bool is_embedding = false;      // pooled encoder: embeds or ranks, does not generate
+    bool is_cross_encoder = false;  // its pooled output is the score of a pair of texts
+};
+
+// How a cross-encoder reads a pair of texts.
+struct RankOptions {
+    std::int32_t first_tokens = 64;  // of the first text
+    std::int32_t pair_tokens = 192;  // of both, with its own tokens
 };
 
 struct EngineOptions {

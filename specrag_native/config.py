@@ -29,6 +29,10 @@ class Config:
 
     top: int = 10
     """Passages retrieved for a question (the paper's n)."""
+    rerank: bool = False
+    """Whether a cross-encoder reads the question with each passage and ranks the passages again
+    before drafting, so that the best of them are drafted; it costs about a tenth of a draft each,
+    and the verifier's own baseline does without."""
     n_drafts: int = 5
     """Drafts begun (the paper's m); fewer when there are fewer distinct subsets."""
     n_written: int | None = None
@@ -40,7 +44,7 @@ class Config:
     """Which passages the first drafts read when not all fit into ``n_drafts``. ``retrieved``: the
     best hits. ``named``: those whose titles the question names, then those linked to the first of
     them, as one names the title of the other, then the best hits; hits that were given and not
-    retrieved count as best when they are most similar to the question."""
+    retrieved count as best when they are most similar to the question, unless ``rerank`` says."""
     seed: int = 0
     """Seed of clustering and of random subsets."""
 
@@ -164,6 +168,8 @@ class Config:
                 f"unknown_above must be above 0, got {self.unknown_above!r}: leave it out to let "
                 "the likeliest beginning decide"
             )
+        if not isinstance(self.rerank, bool):
+            raise ConfigError(f"rerank must be true or false, got {self.rerank!r}")
         for name, allowed in (
             ("subsets", get_args(SubsetStrategy)),
             ("conditioning", get_args(Conditioning)),

@@ -1,4 +1,4 @@
-"""The native engine: one GGUF model on this machine, behind the three verbs.
+"""The native engine: one GGUF model on this machine, behind the verbs of the border.
 
 Law: an engine knows tokens and prompts; what a prompt means is known above it.
 """
@@ -31,6 +31,7 @@ from specrag_native.protocol import (
     Generation,
     OnText,
     Prompt,
+    Ranking,
     Score,
     Segment,
     SegmentScore,
@@ -148,6 +149,7 @@ class NativeEngine:
             n_layer=raw.n_layer,
             n_vocab=raw.n_vocab,
             is_embedding=raw.is_embedding,
+            is_cross_encoder=raw.is_cross_encoder,
         )
 
     def __repr__(self) -> str:
@@ -296,6 +298,38 @@ class NativeEngine:
             )
         return vectors
 
+    def rank(
+        self,
+        first: str,
+        seconds: Sequence[str],
+        *,
+        first_tokens: int,
+        pair_tokens: int,
+        cancel: CancelFlag | None = None,
+    ) -> Ranking:
+        """Return the score of a text with each of some others; see :class:`Ranking`.
+
+        Args:
+            first: read first in every pair.
+            seconds: read after it, one per pair.
+            first_tokens: of ``first``, what is longer is cut at its end.
+            pair_tokens: of a pair with the model's own tokens, likewise.
+            cancel: stops the call within one physical batch.
+
+        Raises:
+            ModelFileError: the model is no cross-encoder.
+            Cancelled: the call was cancelled.
+        """
+        with translated():
+            scores, usage = self._engine.rank(
+                first,
+                list(seconds),
+                first_tokens=first_tokens,
+                pair_tokens=pair_tokens,
+                cancel=cast("_core.CancelFlag | None", cancel),
+            )
+        return Ranking(scores, _usage(usage))
+
     @functools.cached_property
     def file_digest(self) -> str:
         """Identity of the model file: sha256 of its size and its first and last mebibyte, hex."""
@@ -306,7 +340,7 @@ class NativeEmbedder:
     """An embedding GGUF behind the :class:`~specrag_native.protocol.Embedder` protocol."""
 
     def __init__(self, engine: NativeEngine) -> None:
-        if not engine.model.is_embedding:
+        if not engine.model.is_embedding or engine.model.is_cross_encoder:
             raise ModelFileError(
                 f"{engine.model.path} ({engine.model.architecture}) is no embedding model: choose "
                 "one for --embedder, such as all-minilm-l6-v2"
@@ -322,3 +356,38 @@ class NativeEmbedder:
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """Return L2-normalised vectors, float32 of shape ``(len(texts), d)``."""
         return self._engine.embed(texts)
+
+
+class NativeCrossEncoder:
+    """A GGUF that scores pairs, behind the :class:`~specrag_native.protocol.CrossEncoder` protocol.
+
+    Pairs are cut as those were that the project's own one was trained with.
+    """
+
+    QUESTION_TOKENS = 64
+    PAIR_TOKENS = 192
+
+    def __init__(self, engine: NativeEngine) -> None:
+        if not engine.model.is_cross_encoder:
+            raise ModelFileError(
+                f"{engine.model.path} ({engine.model.architecture}) is no cross-encoder: choose "
+                "one for --reranker, such as specrag-reranker-22m"
+            )
+        self._engine = engine
+
+    @property
+    def name(self) -> str:
+        """The model's file name."""
+        return self._engine.name
+
+    def rank(
+        self, question: str, texts: Sequence[str], *, cancel: CancelFlag | None = None
+    ) -> Ranking:
+        """Return how well each text answers a question; see :class:`Ranking`."""
+        return self._engine.rank(
+            question,
+            texts,
+            first_tokens=self.QUESTION_TOKENS,
+            pair_tokens=self.PAIR_TOKENS,
+            cancel=cancel,
+        )

@@ -92,6 +92,7 @@ class ModelFacts:
     n_layer: int
     n_vocab: int
     is_embedding: bool
+    is_cross_encoder: bool
 
 
 @dataclass(frozen=True, slots=True)

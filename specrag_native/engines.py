@@ -13,21 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from specrag_native.engine import NativeEmbedder, NativeEngine
+from specrag_native.engine import NativeCrossEncoder, NativeEmbedder, NativeEngine
 from specrag_native.engine_options import EngineOptions
-from specrag_native.errors import ModelFileError
+from specrag_native.errors import ConfigError, ModelFileError
 from specrag_native.passage_cache import CacheFolder
 
-Role = Literal["drafter", "verifier", "embedder"]
+Role = Literal["drafter", "verifier", "embedder", "reranker"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPaths:
-    """The model file of each role."""
+    """The model file of each role; a reranker is needed where the method ranks again."""
 
     drafter: Path
     verifier: Path
     embedder: Path
+    reranker: Path | None = None
 
 
 DEFAULT_OPTIONS: dict[Role, EngineOptions] = {
@@ -38,7 +39,12 @@ DEFAULT_OPTIONS: dict[Role, EngineOptions] = {
     "verifier": EngineOptions(n_ctx=4096, passage_cache_bytes=256 << 20),
     # Attention of a batch covers all of its tokens, so small batches are the fast ones.
     "embedder": EngineOptions(n_ctx=512, n_batch=512, n_seq_max=32),
+    "reranker": EngineOptions(n_ctx=512, n_batch=512, n_seq_max=32),
 }
+
+
+_POOLS: tuple[Role, ...] = ("embedder", "reranker")
+"""Roles of models that do not generate: nothing is kept of what they read."""
 
 
 class Engines:
@@ -75,13 +81,15 @@ class Engines:
         self._loading: dict[Path, Future[NativeEngine]] = {}
 
     def path(self, role: Role) -> Path:
-        """Return the model file of a role."""
-        path: Path = getattr(self._paths, role)
+        """Return the model file of a role. Raises ``ConfigError`` when none was named."""
+        path: Path | None = getattr(self._paths, role)
+        if path is None:
+            raise ConfigError(f"there is no {role}: name a model for it, or set rerank=false")
         return path
 
     def tuned(self, role: Role) -> dict[str, int | str]:
         """Return the settings of ``specrag tune`` that a role's engine is loaded with."""
-        if not self._tuned or role == "embedder":
+        if not self._tuned or role in _POOLS:
             return {}
         from specrag_native.tuning.store import settings_for
 
@@ -90,7 +98,7 @@ class Engines:
     def options(self, role: Role) -> EngineOptions:
         """Return the settings that a role's engine is loaded with."""
         changes: dict[str, Any] = {"threads": self._threads, **self.tuned(role)}
-        if role != "embedder" and self._passages is not None:
+        if role not in _POOLS and self._passages is not None:
             changes["passage_cache_folder"] = str(self._passages.path)
             changes["passage_cache_folder_bytes"] = self._passages.limit
             # What was computed ahead does not go for what a verifier happens to read.
@@ -138,6 +146,11 @@ class Engines:
     def embedder(self) -> NativeEmbedder:
         """The model that embeds. Raises ``ModelFileError`` for one that cannot."""
         return NativeEmbedder(self._engine("embedder"))
+
+    @property
+    def reranker(self) -> NativeCrossEncoder:
+        """The model that ranks hits again. Raises ``ModelFileError`` for one that cannot."""
+        return NativeCrossEncoder(self._engine("reranker"))
 
     def preload(self, *roles: Role) -> None:
         """Begin to load the engines of some roles in the background.

@@ -1,4 +1,4 @@
-"""The border between meaning and tokens: what an engine takes, what it gives back, three verbs.
+"""The border between meaning and tokens: what an engine takes, what it gives back, the verbs.
 
 Law: nothing here names a library. The native engine, a fake with known logits and a remote server
 all fit :class:`Engine`.
@@ -170,6 +170,14 @@ class Batch(Sequence[T_co], Generic[T_co]):
         return iter(self.items)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """How well texts go with another: float32 of shape ``(n,)``, logits, and what it took."""
+
+    scores: FloatArray
+    usage: Usage
+
+
 class CancelFlag(Protocol):
     """Stops a call from any thread."""
 
@@ -222,3 +230,16 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """Return L2-normalised vectors, float32 of shape ``(len(texts), d)``."""
+
+
+class CrossEncoder(Protocol):
+    """One model that reads a question with a text and says how well the text answers it."""
+
+    @property
+    def name(self) -> str:
+        """The model's name for people and for results (the file name)."""
+
+    def rank(
+        self, question: str, texts: Sequence[str], *, cancel: CancelFlag | None = None
+    ) -> Ranking:
+        """Return a score for each text. Raises ``Cancelled`` when cancelled."""

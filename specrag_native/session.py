@@ -6,6 +6,7 @@ stream early stops the work.
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -49,6 +50,7 @@ class SpeculativeRAG(Pipeline):
         drafter: str | None = None,
         verifier: str | None = None,
         embedder: str | None = None,
+        reranker: str | None = None,
         threads: int = 0,
         n_gpu_layers: int = 0,
         method: Method = "speculative",
@@ -64,6 +66,7 @@ class SpeculativeRAG(Pipeline):
                 the catalogue's.
             verifier: as ``drafter``.
             embedder: as ``drafter``; it must be the one that made the index.
+            reranker: as ``drafter``; used with the setting ``rerank``.
             threads: CPU threads; 0: one per physical core.
             n_gpu_layers: layers on a GPU; negative: all.
             method: which models are loaded ahead; others load when first used.
@@ -82,10 +85,12 @@ class SpeculativeRAG(Pipeline):
         if config is None:
             config = Config.from_mapping(settings_for(paths.drafter, paths.verifier))
         config = config.replace(**(settings or {}))
+        if config.rerank or reranker:
+            paths = dataclasses.replace(paths, reranker=_resolve(reranker, "reranker"))
         kept = cache_folder(index.path) if config.layout == "standalone" else None
         engines = Engines(paths, threads=threads, n_gpu_layers=n_gpu_layers, passages=kept)
         if method in ("speculative", "drafter"):
-            engines.preload("drafter")
+            engines.preload(*(("reranker",) if config.rerank else ()), "drafter")
             if config.passages_per_draft != 1:  # else nothing is clustered
                 threading.Thread(target=subsets.preload, name="specrag-import", daemon=True).start()
         if method in ("speculative", "standard"):

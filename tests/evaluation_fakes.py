@@ -90,6 +90,7 @@ class FakeModels:
         self.drafter = FakeEngine("drafter.gguf")
         self.verifier = FakeEngine("verifier.gguf")
         self.embedder = FakeEmbedder()
+        self.reranker: Any = None
 
     def tuned(self, role: str) -> dict[str, int | str]:
         return {}

@@ -200,6 +200,7 @@ class FakeModels:
         self.drafter = drafter
         self.verifier = verifier
         self.embedder = FakeEmbedder()
+        self.reranker: object = None
 
 
 def passage(i: int, text: str = "") -> Passage:

@@ -81,6 +81,8 @@ def test_the_catalogue_inside_the_package_comes_before_the_source_tree(
         ('embedder = "all-minilm-l6-v2"', 'embedder = "all-minilm"', "no model 'all-minilm'"),
         ('name = "all-minilm-l6-v2"', 'name = "smollm2-135m-instruct"', "is there twice"),
         ("[defaults]", "[defaults", "cannot read the catalogue"),
+        ('base = "all-minilm-l6-v2"\n', "", "either [[model.file]] or prepare.base"),
+        ('base = "all-minilm-l6-v2"', 'base = "nothing"', "is no model that an adapter"),
     ],
 )
 def test_a_wrong_catalogue_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -139,6 +141,14 @@ def test_an_embedder_is_refused_as_drafter_and_a_writer_as_embedder(tmp_path: Pa
     with pytest.raises(ModelFileError, match="it cannot be the embedder"):
         catalog.resolve(str(causal), role="embedder")
     assert catalog.resolve(str(bert), role="embedder").path == bert
+    ranks = tmp_path / "ranks.gguf"
+    ranks.write_bytes(gguf_bytes("bert", causal=False, pooling=4))
+    assert catalog.resolve(str(ranks), role="reranker").path == ranks
+    for role in ("drafter", "embedder"):
+        with pytest.raises(ModelFileError, match=f"it cannot be the {role}"):
+            catalog.resolve(str(ranks), role=role)
+    with pytest.raises(ModelFileError, match="pools no scores: it cannot be the reranker"):
+        catalog.resolve(str(bert), role="reranker")
 
 
 def test_a_model_of_the_catalogue_is_refused_in_a_role_it_cannot_fill(

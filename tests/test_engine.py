@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from specrag_native.engine import NativeEmbedder, NativeEngine
+from specrag_native.engine import NativeCrossEncoder, NativeEmbedder, NativeEngine
 from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import Cancelled, ContextFullError, ModelFileError
 from specrag_native.native import new_cancel_flag, quantise
@@ -377,6 +377,11 @@ def test_each_verb_refuses_the_wrong_kind_of_model(
         embedder.generate([plain("a")], one_stage(1))
     with pytest.raises(ModelFileError, match="--embedder"):
         NativeEmbedder(drafter)
+    for engine in (drafter, embedder):
+        with pytest.raises(ModelFileError, match="is no cross-encoder: it cannot rank"):
+            engine.rank("a", ["b"], first_tokens=8, pair_tokens=16)
+        with pytest.raises(ModelFileError, match="--reranker"):
+            NativeCrossEncoder(engine)
 
 
 def test_files_that_are_no_models_are_refused(tmp_path: Path, drafter_path: Path) -> None:

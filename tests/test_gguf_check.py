@@ -42,6 +42,7 @@ def test_what_a_model_can_do_follows_from_its_header(
     file.write_bytes(made)
     facts = check_gguf(file)
     assert (facts.generates, facts.embeds) == (generates, embeds)
+    assert facts.ranks == (not generates and not embeds)
 
 
 @pytest.mark.parametrize("missing", [1, 4, 100, 1024])

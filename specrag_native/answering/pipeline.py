@@ -14,6 +14,7 @@ from specrag_native.answering.baselines import StandardRAG, probability
 from specrag_native.answering.budget import Budget, Pace
 from specrag_native.answering.citations import cite
 from specrag_native.answering.repair import Repaired, agreeing_rationale, reads, repair
+from specrag_native.answering.reranking import rerank
 from specrag_native.answering.rounds import Rounds
 from specrag_native.answering.run import Models, Run
 from specrag_native.config import Config
@@ -127,6 +128,7 @@ class Pipeline:
     # --- Speculative RAG -------------------------------------------------------------------------
 
     def _speculative(self, run: Run) -> Answer:
+        rerank(run, self.models, self.config)
         rounds = Rounds(run, self.models, self.config)
         rounds.draft()
         rounds.verify(reads_next=reads(self.config.repair_steps))
@@ -153,6 +155,7 @@ class Pipeline:
     # --- Baselines -------------------------------------------------------------------------------
 
     def _drafter_alone(self, run: Run) -> Answer:
+        rerank(run, self.models, self.config)
         rounds = Rounds(run, self.models, self.config)
         rounds.draft()
         rounds.decide()

@@ -17,7 +17,7 @@ from specrag_native.answering.deadline import Deadline
 from specrag_native.answering.links import Links, links_of
 from specrag_native.errors import Cancelled
 from specrag_native.events import AnswerText, Event, OnEvent
-from specrag_native.protocol import CancelFlag, Embedder, Engine
+from specrag_native.protocol import CancelFlag, CrossEncoder, Embedder, Engine
 from specrag_native.types import Hit, Question, Usage
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ class Models(Protocol):
     @property
     def embedder(self) -> Embedder:
         """Embeds questions."""
+
+    @property
+    def reranker(self) -> CrossEncoder:
+        """Ranks hits again; asked for only with the setting ``rerank``."""
 
 
 @dataclass(slots=True)
@@ -63,7 +67,7 @@ class Run:
         self.budget = budget
         self.hits: Sequence[Hit] = ()
         self.ranked = False
-        """Whether a retriever found the hits, the best first; given ones have no order."""
+        """Whether the hits have an order, the best first; given ones have none."""
         self.vector: FloatArray | None = None
         self.usage: dict[str, Usage] = {}
         self.skipped: list[str] = []

@@ -52,6 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--drafter", metavar="MODEL", help="as --embedder, for the drafter")
     parser.add_argument("--verifier", metavar="MODEL", help="as --embedder, for the verifier")
+    parser.add_argument("--reranker", metavar="MODEL", help="as --embedder, for the reranker")
     add_embedder_options(parser)
     parser.add_argument(
         "--budget",
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
                 drafter=args.drafter,
                 verifier=args.verifier,
                 embedder=args.embedder,
+                reranker=args.reranker,
                 threads=args.threads,
                 n_gpu_layers=args.gpu_layers,
                 method=args.method,

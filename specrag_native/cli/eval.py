@@ -56,9 +56,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="NAMES",
         help="variants of speculative, separated by commas: random-subsets, one-cluster, "
         "unclustered, plain-clustering, product-clustering, residual-clustering, reflection-0..2, "
-        "user-layout, assistant-layout, exact-layout, standalone-layout, verify-auto, no-repair, "
-        "repair-subset, repair-all, repair-redraft, repair-rationales, repair-more, "
-        "repair-sentences; computed from the drafts by the report: no-draft-score, "
+        "user-layout, assistant-layout, exact-layout, standalone-layout, verify-auto, "
+        "no-reranking, no-repair, repair-subset, repair-all, repair-redraft, repair-rationales, "
+        "repair-more, repair-sentences; computed from the drafts by the report: no-draft-score, "
         "no-self-containment, no-self-reflection, raw-scores, random-draft, no-abstention",
     )
     parser.add_argument(
@@ -73,6 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_set_option(parser)
     parser.add_argument("--drafter", metavar="MODEL", help="as --embedder, for the drafter")
     parser.add_argument("--verifier", metavar="MODEL", help="as --embedder, for the verifier")
+    parser.add_argument("--reranker", metavar="MODEL", help="as --embedder, for the reranker")
     add_embedder_options(parser)
     parser.add_argument(
         "--self-rag", metavar="MODEL", help="a model with reflection tokens, for self-reflective"
@@ -116,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         per_draft=_numbers(args.per_draft, "--per-draft"),
         ablations=_words(args.ablate),
     )
+    if any("reranker" in v.roles for v in variants):
+        found["reranker"] = catalog.path_for("reranker", args.reranker)
     datasets = _datasets(args)
     engines = Engines(ModelPaths(**found), threads=args.threads, n_gpu_layers=args.gpu_layers)
     retriever, evidence = None, evidence_given(args.top)
@@ -217,6 +220,7 @@ def _command(args: argparse.Namespace) -> str:
         ("drafter", lambda v: [Path(v).name]),
         ("verifier", lambda v: [Path(v).name]),
         ("embedder", lambda v: [Path(v).name]),
+        ("reranker", lambda v: [Path(v).name]),
     )
     for name, words in known:
         value = getattr(args, name)

@@ -40,9 +40,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Pull the named models, or the defaults, one after the other."""
     from specrag_native.model_files import catalog, fetch
-    from specrag_native.model_files.catalog_entries import ROLES
 
-    names: list[str] = args.names or [catalog.default(role) for role in ROLES]
+    names: list[str] = args.names or list(catalog.catalogue().defaults.values())
     for name in names:
         fetch.check_name(name)  # a misspelt last name must not cost the first one's gigabyte
     ready = []

@@ -25,7 +25,7 @@ from specrag_native.types import Answer, Hit, Question
 
 if TYPE_CHECKING:
     from specrag_native.evaluation.variants import Variant
-    from specrag_native.protocol import Embedder, Engine
+    from specrag_native.protocol import CrossEncoder, Embedder, Engine
     from specrag_native.types import FloatArray
 
 
@@ -124,6 +124,10 @@ class _Remembering:
     @property
     def embedder(self) -> Embedder:
         return self._models.embedder
+
+    @property
+    def reranker(self) -> CrossEncoder:
+        return self._models.reranker
 
 
 def build(variant: Variant, session: Session) -> Method:

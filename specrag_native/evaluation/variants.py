@@ -39,6 +39,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "exact-layout": {"layout": "exact"},
     "standalone-layout": {"layout": "standalone"},
     "verify-auto": {"verify": "auto"},
+    "no-reranking": {"rerank": False},
     "no-repair": {"repair": "off"},
     "repair-subset": {"repair": "subset"},
     "repair-all": {"repair": "all"},
@@ -64,6 +65,7 @@ _READS: Mapping[str, tuple[str, ...]] = {
     "corrective": ("max_answer_tokens",),
     "self-reflective": ("max_answer_tokens",),
     "drafter": (
+        "rerank",
         "n_drafts",
         "n_written",
         "passages_per_draft",
@@ -99,15 +101,19 @@ class Variant:
     @property
     def roles(self) -> tuple[str, ...]:
         """The model roles that take part in an answer."""
-        return _ROLES.get(self.method, ("drafter", "verifier", "embedder"))
+        roles = _ROLES.get(self.method, ("drafter", "verifier", "embedder"))
+        ranks = self.config.rerank and "drafter" in roles
+        return (*roles, "reranker") if ranks else roles
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings this method reads, by name."""
         values = dataclasses.asdict(self.config)
         del values["top"]  # part of where the passages come from
+        if not values["rerank"]:  # results of when there was none are results without
+            del values["rerank"]
         reads = _READS.get(self.method)
-        return values if reads is None else {name: values[name] for name in reads}
+        return values if reads is None else {n: values[n] for n in reads if n in values}
 
     def config_hash(self, *, models: Mapping[str, str], evidence: str) -> str:
         """Return the identity of everything that can change an answer, 16 hex digits.

@@ -1,5 +1,8 @@
 """Low-rank adapters (LoRA) as GGUF files: read, write, and merge into the model they belong to.
 
+An adapter may bring whole tensors as well, such as the head that makes a cross-encoder of an
+embedder.
+
 Law: the same base, adapter and version of this module give the same merged file; a file appears
 whole or not at all.
 """
@@ -23,6 +26,10 @@ Quantise = Callable[[Path, Path, str], None]
 """Writes a GGUF anew with its matrices as another type."""
 
 _A, _B = ".lora_a", ".lora_b"
+_HEAD = "cls.output.weight"
+"""The last matrix of a cross-encoder."""
+_WHOLE = ("position_embd.weight", "token_types.weight")
+"""Matrices that llama.cpp adds to activations, and wants as float32."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,12 +37,15 @@ class Adapter:
     """What is added to a model's matrices: ``alpha / rank * b @ a``.
 
     ``matrices`` maps a matrix's GGUF name (``blk.0.attn_q.weight``) to ``a`` of shape ``(rank,
-    n_in)`` and ``b`` of shape ``(n_out, rank)``, float32. ``facts`` are texts kept in the file.
+    n_in)`` and ``b`` of shape ``(n_out, rank)``, float32. ``tensors`` are whole tensors that the
+    model has not, by their GGUF names, such as the head of a cross-encoder. ``facts`` are texts
+    kept in the file.
     """
 
     architecture: str
     alpha: float
     matrices: Mapping[str, tuple[Matrix, Matrix]]
+    tensors: Mapping[str, Matrix] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def change(self, name: str) -> Matrix:
@@ -62,6 +72,8 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
         for name, (a, b) in adapter.matrices.items():
             writer.add_tensor(name + _A, np.ascontiguousarray(a, dtype=np.float16))
             writer.add_tensor(name + _B, np.ascontiguousarray(b, dtype=np.float16))
+        for name, values in adapter.tensors.items():
+            writer.add_tensor(name, _stored(values))
         _finish(writer, partial, path)
     finally:
         writer.close()
@@ -81,25 +93,27 @@ def read_adapter(path: Path) -> Adapter:
     if _text(reader, "adapter.type") != "lora":
         raise ModelFileError(f"{path} is no LoRA adapter (adapter.type is missing)")
     alpha = reader.get_field("adapter.lora.alpha")
-    halves: dict[str, Matrix] = {
+    found: dict[str, Matrix] = {
         t.name: np.asarray(dequantize(t.data, t.tensor_type), dtype=np.float32)
         for t in reader.tensors
     }
+    halves = {name: values for name, values in found.items() if name.endswith((_A, _B))}
     names = [name.removesuffix(_A) for name in halves if name.endswith(_A)]
     if alpha is None or not names or len(halves) != 2 * len(names):
         raise ModelFileError(f"{path} is a damaged adapter: {len(halves)} tensors")
     facts = {
-        key: str(found.contents())
-        for key, found in reader.fields.items()
+        key: str(kept.contents())
+        for key, kept in reader.fields.items()
         if key.startswith(("general.", "specrag."))
         and key not in ("general.type", "general.architecture")
-        and isinstance(found.contents(), str)
+        and isinstance(kept.contents(), str)
     }
     try:
         return Adapter(
             architecture=_text(reader, "general.architecture"),
             alpha=float(alpha.contents()),
             matrices={name: (halves[name + _A], halves[name + _B]) for name in names},
+            tensors={name: values for name, values in found.items() if name not in halves},
             facts=facts,
         )
     except KeyError as error:
@@ -154,7 +168,7 @@ def merge(base: Path, adapter: Adapter, dst: Path, *, name: str = "") -> None:
     partial = dst.with_name(dst.name + ".writing")
     writer = gguf.GGUFWriter(partial, found)
     try:
-        _copy_facts(reader, writer, name=name)
+        _copy_facts(reader, writer, name=name, ranks=_HEAD in adapter.tensors)
         for tensor in reader.tensors:
             values = np.asarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
             if tensor.name in adapter.matrices:
@@ -164,21 +178,33 @@ def merge(base: Path, adapter: Adapter, dst: Path, *, name: str = "") -> None:
                         f"{base}: {tensor.name} is {values.shape}, the adapter's {change.shape}"
                     )
                 values = values + change
-            is_matrix = len(tensor.shape) > 1
-            writer.add_tensor(tensor.name, values.astype(np.float16) if is_matrix else values)
+            writer.add_tensor(tensor.name, values if tensor.name in _WHOLE else _stored(values))
+        for tensor_name, values in adapter.tensors.items():
+            writer.add_tensor(tensor_name, _stored(values))
         _finish(writer, partial, dst)
     finally:
         writer.close()
         partial.unlink(missing_ok=True)
 
 
-def _copy_facts(reader: Any, writer: Any, *, name: str) -> None:
+def _stored(values: Matrix) -> NDArray[Any]:
+    """Return matrices as float16, and what has one axis as it is."""
+    import numpy as np
+
+    return np.ascontiguousarray(values, dtype=np.float16 if values.ndim > 1 else np.float32)
+
+
+def _copy_facts(reader: Any, writer: Any, *, name: str, ranks: bool) -> None:
+    """Copy what the base says of itself; with a head that ranks, the model pools by it."""
     import gguf
 
     for key, found in reader.fields.items():
         if key.startswith("GGUF.") or key in ("general.architecture", "general.file_type"):
             continue
         if key == "general.quantization_version" or (key == "general.name" and name):
+            continue
+        if key.endswith(".pooling_type") and ranks:
+            writer.add_pooling_type(gguf.PoolingType.RANK)
             continue
         kind = found.types[0]
         sub = found.types[-1] if kind == gguf.GGUFValueType.ARRAY else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def resolve(name_or_path: str, *, role: Role | None = None) -> ResolvedModel:
     if model := catalogue().find(name):
         found = _resolve_model(model)
         if role is not None:
-            _check_role(found.name, role, embeds=model.role == "embedder")
+            _check_role(found.name, role, pooled=_POOLED.get(model.role, ""))
         return found
     path = Path(name).expanduser()
     ref = hub.parse_ref(name)
@@ -157,7 +158,7 @@ def _resolve_model(model: Model) -> ResolvedModel:
     if found is not None:
         return found
     record = model_dir.read_record(model.name)
-    size = record.size if record else model.file[0].size
+    size = record.size if record else sum(f.size for f in model.file[:1])
     path = Path(record.path) if record else place(model)
     if path.is_file() and path.stat().st_size != size:
         raise ModelFileError(
@@ -204,19 +205,20 @@ def _resolved(model: Model, record: model_dir.Record) -> ResolvedModel:
     )
 
 
-def _check_role(
-    name: str, role: Role, *, embeds: bool = False, facts: GgufFacts | None = None
-) -> None:
-    generates = facts.generates if facts is not None else not embeds
-    can_embed = facts.embeds if facts is not None else embeds
-    if role == "embedder" and not can_embed:
-        raise ModelFileError(
-            f"{name} pools no embeddings: it cannot be the embedder; use {default('embedder')}"
-        )
-    if role != "embedder" and not generates:
-        raise ModelFileError(
-            f"{name} is no causal language model: it cannot be the {role}; use {default(role)}"
-        )
+_POOLED: Mapping[Role, str] = {"embedder": "embeddings", "reranker": "scores"}
+"""What models of a role pool their tokens into; the others generate."""
+
+
+def _check_role(name: str, role: Role, *, pooled: str = "", facts: GgufFacts | None = None) -> None:
+    able = {
+        "": facts.generates if facts else not pooled,
+        "embeddings": facts.embeds if facts else pooled == "embeddings",
+        "scores": facts.ranks if facts else pooled == "scores",
+    }
+    wanted = _POOLED.get(role, "")
+    if not able[wanted]:
+        lacks = f"pools no {wanted}" if wanted else "is no causal language model"
+        raise ModelFileError(f"{name} {lacks}: it cannot be the {role}; use {default(role)}")
 
 
 def _pull(name: str) -> str:

@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Role = Literal["drafter", "verifier", "embedder"]
+Role = Literal["drafter", "verifier", "embedder", "reranker"]
 """What a model is for."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -88,7 +88,8 @@ class Preparation:
     """What is done once with fetched files before use.
 
     ``sha256`` is the prepared file's where it was measured; other machines may differ. ``adapter``
-    names a file beside the catalogue that ``merge-adapter`` adds to the fetched model.
+    names a file beside the catalogue that ``merge-adapter`` adds to the fetched model, or to
+    ``base``, another model of the catalogue as it is in use; then nothing is fetched.
     """
 
     kind: PreparationKind
@@ -97,6 +98,7 @@ class Preparation:
     sha256: str = ""
     adapter: str = ""
     adapter_sha256: str = ""
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Model:
     licence: str
     summary: str
     prompt_format: str
-    file: tuple[ModelFile, ...]
+    file: tuple[ModelFile, ...] = ()
     prepare: Preparation | None = None
 
     @property
@@ -119,7 +121,9 @@ class Model:
     @property
     def recipe(self) -> str:
         """What the file in use is made of; a file made by another recipe is made anew."""
-        sources = "+".join(f.sha256 for f in self.file)
+        assert self.file or self.prepare
+        base = (self.prepare.base,) if self.prepare and self.prepare.base else ()
+        sources = "+".join((*base, *(f.sha256 for f in self.file)))
         if self.prepare is None:
             return sources
         made_of = f"{sources}+{self.prepare.adapter_sha256}" if self.prepare.adapter else sources
@@ -219,6 +223,7 @@ def _checked(found: Catalogue, where: str) -> Catalogue:
             raise ConfigError(f"{at}: a name is lower-case letters, digits, '.', '-' and '_'")
         if model.prepare is None and len(model.file) != 1:
             raise ConfigError(f"{at}: {len(model.file)} files and no [model.prepare]")
+        _check_base(model, found, at)
         if model.prepare is not None:
             _check_preparation(model.prepare, at)
         for file in model.file:
@@ -227,6 +232,18 @@ def _checked(found: Catalogue, where: str) -> Catalogue:
         if role not in ROLES or name not in names:
             raise ConfigError(f"{where}: defaults: no model {name!r} for the role {role!r}")
     return found
+
+
+def _check_base(model: Model, found: Catalogue, at: str) -> None:
+    prepare = model.prepare
+    base = prepare.base if prepare else ""
+    if bool(base) == bool(model.file):
+        raise ConfigError(f"{at}: either [[model.file]] or prepare.base is needed")
+    if prepare is None or not base:
+        return
+    known = found.find(base)
+    if known is None or not known.file or prepare.kind != "merge-adapter":
+        raise ConfigError(f"{at}: prepare.base {base!r} is no model that an adapter is merged into")
 
 
 def _check_preparation(prepare: Preparation, at: str) -> None:

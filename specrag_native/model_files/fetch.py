@@ -156,14 +156,20 @@ class _Pull:
                 path.replace(place)
                 return place, "package"
             return path, origin
-        got = {file.name: self._obtain(model, file, folder) for file in model.file}
+        if model.prepare.base:
+            base = catalog.catalogue().find(model.prepare.base)
+            assert base is not None, "the catalogue was checked"
+            first, origin, got = self.model(base).path, "package", {}
+        else:
+            found = {file.name: self._obtain(model, file, folder) for file in model.file}
+            first, origin = found[model.file[0].name]
+            got = {name: path for name, (path, _) in found.items()}
         made = folder / f"{place.name}.preparing"
         made.unlink(missing_ok=True)
-        first, origin = got[model.file[0].name]
-        size = model.file[0].size
+        size = first.stat().st_size
         check_space(folder, 2 * size, f"the preparation of {model.name}")
         self.report(Progress(model.name, place.name, "prepare", 0, size))
-        self._prepare(model, {name: path for name, (path, _) in got.items()}, first, made)
+        self._prepare(model, got, first, made)
         check_gguf(made)
         model_dir.sync(made)
         made.replace(place)

@@ -80,6 +80,11 @@ class GgufFacts:
         return self.causal and self.architecture not in ENCODERS and self.pooling != 4
 
     @property
+    def ranks(self) -> bool:
+        """True for a cross-encoder, which scores a pair of texts."""
+        return self.pooling == 4
+
+    @property
     def embeds(self) -> bool:
         """True for a model that pools its tokens into one vector."""
         return self.pooling in (1, 2, 3) or (self.pooling is None and not self.generates)
