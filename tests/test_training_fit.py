@@ -25,11 +25,11 @@ from specrag_native.engine_options import EngineOptions  # noqa: E402
 from specrag_native.model_files.adapter import merge, read_adapter  # noqa: E402
 from specrag_native.protocol import Segment  # noqa: E402
 from specrag_native.training import base as bases  # noqa: E402
+from specrag_native.training.checkpoints import checkpoints, trained_weights  # noqa: E402
 from specrag_native.training.encoding import IGNORED, encode, encode_group  # noqa: E402
 from specrag_native.training.export import export, file_order, read_heads  # noqa: E402
 from specrag_native.training.fit import (  # noqa: E402
     Fit,
-    checkpoints,
     plan,
     rate_at,
     read_losses,
@@ -221,7 +221,7 @@ def test_a_stopped_fit_goes_on_with_the_same_numbers(tiny: Path, tmp_path: Path)
     second = [s.loss for s in read_losses(tmp_path / "parts")]
     assert len(first) == len(whole.steps)
     assert first == second
-    a, b = whole.trained_weights(), again.trained_weights()
+    a, b = trained_weights(whole.model), trained_weights(again.model)
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert len(checkpoints(tmp_path / "parts")) == 1
     assert first[-1] < first[0]
@@ -233,11 +233,11 @@ def test_a_fit_can_start_where_another_ended(tiny: Path, tmp_path: Path) -> None
     first.run()
     settings = options(start=str(tmp_path / "first"), seed=3)
     second = Fit(base, make(10), tmp_path / "second", settings)
-    a, b = first.trained_weights(), second.trained_weights()
+    a, b = trained_weights(first.model), trained_weights(second.model)
     assert second.step == 0
     assert all(torch.equal(a[name], b[name]) for name in a)
     second.run()
-    assert any(not torch.equal(a[name], p) for name, p in second.trained_weights().items())
+    assert any(not torch.equal(a[name], p) for name, p in trained_weights(second.model).items())
     assert Fit(base, make(10), tmp_path / "second", settings).step == len(second.steps)
     with pytest.raises(ConfigError, match="another options"):  # the first went on meanwhile
         again = Fit(base, make(), tmp_path / "first", options())

@@ -10,15 +10,15 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from specrag_native.cli import train_ranker
+from specrag_native.cli.train_shared import bar, source
 
 if TYPE_CHECKING:
     from specrag_native.engine import NativeEngine
     from specrag_native.training.base import Base
-    from specrag_native.training.data import Source
     from specrag_native.training.fit import Step
     from specrag_native.training.fit_options import FitOptions
 
@@ -27,16 +27,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command to the command line."""
     parser = subparsers.add_parser(
         "train",
-        help="train a drafter of your own",
+        help="train a drafter or a reranker of your own",
         description="Train a drafter: `data` makes drafting examples of questions with passages, "
         "`fit` fine-tunes a small model on them, `export` makes a GGUF of it, `check` measures how "
-        "well a model drafts. fit and export need pip install 'specrag-native[train]'.",
+        "well a model drafts. `pairs` and `ranker` do the same for a reranker. fit, export and "
+        "ranker need pip install 'specrag-native[train]'.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_data(verbs)
     _add_fit(verbs)
     _add_export(verbs)
     _add_check(verbs)
+    train_ranker.add_verbs(verbs)
 
 
 def _add_data(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -127,13 +129,13 @@ def run_data(args: argparse.Namespace) -> int:
         if not 0 <= value < 1:
             raise ConfigError(f"{name} must be at least 0 and below 1, got {value}")
     engine = _engine(args.writer, args.threads) if args.writer else None
-    sources = [_source(text) for text in args.sets]
+    sources = [source(text) for text in args.sets]
     if args.synthesise:
         assert engine is not None
-        corpus = _source(args.synthesise)
+        corpus = source(args.synthesise)
         asked = args.out.with_name(f"{args.out.stem}-questions.jsonl")
         if not asked.exists():
-            with _bar("questions", "passage") as tell:
+            with bar("questions", "passage") as tell:
                 found = data.synthesise(
                     engine, corpus.path, asked, limit=corpus.limit, seed=args.seed, report=tell
                 )
@@ -156,7 +158,7 @@ def run_data(args: argparse.Namespace) -> int:
         ),
     )
     writer = RationaleWriter(engine, Path(args.writer).name) if engine is not None else None
-    with _bar("examples", "example") as tell:
+    with bar("examples", "example") as tell:
         counts = data.make(options, args.out, writer=writer, report=tell)
     values: dict[str, Any] = {"out": str(args.out), **counts.as_dict()}
     if writer is not None:
@@ -225,7 +227,7 @@ def run_fit(args: argparse.Namespace) -> int:
     fit = Fit(_base(args.base), examples, args.out, options)
     if fit.left_out:
         print(f"specrag: {fit.left_out} examples are too long and left out", file=sys.stderr)
-    with _bar("fit", "step", initial=fit.step) as tell:
+    with bar("fit", "step", initial=fit.step) as tell:
 
         def on_step(step: Step) -> None:
             tell(step.step, step.of, f"loss {step.loss:.3f}")
@@ -296,7 +298,7 @@ def run_check(args: argparse.Namespace) -> int:
     examples = read_examples(args.examples)[: args.limit]
     engine = _engine(args.model, args.threads, adapter=args.adapter)
     checked = []
-    with _bar("check", "example") as tell:
+    with bar("check", "example") as tell:
         for one in check(engine, examples):
             checked.append(one)
             tell(len(checked), len(examples))
@@ -331,18 +333,6 @@ def _base(name: str | None) -> Base:
     return open_base(catalog.resolve(name or "smollm2-135m-instruct", role="drafter").path)
 
 
-def _source(text: str) -> Source:
-    from specrag_native.errors import ConfigError
-    from specrag_native.training.data import Source
-
-    path, colon, number = text.rpartition(":")
-    if colon and number.isdigit():
-        if int(number) < 1:
-            raise ConfigError(f"the number of questions must be at least 1, got {text!r}")
-        return Source(Path(path), int(number))
-    return Source(Path(text))
-
-
 def _sizes(text: str) -> dict[int, float]:
     from specrag_native.errors import ConfigError
 
@@ -353,27 +343,3 @@ def _sizes(text: str) -> dict[int, float]:
     if not sizes or min(sizes) < 1 or min(sizes.values()) < 0 or not sum(sizes.values()):
         raise ConfigError(f"--sizes takes K:WEIGHT,..., such as 1:0.2,2:0.8, got {text!r}")
     return sizes
-
-
-@contextmanager
-def _bar(what: str, unit: str, *, initial: int = 0) -> Iterator[Callable[..., None]]:
-    """Give a teller of (done, total, note) that draws a progress bar on a terminal."""
-    from tqdm import tqdm
-
-    bar: Any = None
-
-    def tell(done: int, total: int, note: str = "") -> None:
-        nonlocal bar
-        if bar is None:
-            bar = tqdm(
-                total=total, initial=initial, unit=unit, desc=what, disable=not sys.stderr.isatty()
-            )
-        if note:
-            bar.set_postfix_str(note, refresh=False)
-        bar.update(done - bar.n)
-
-    try:
-        yield tell
-    finally:
-        if bar is not None:
-            bar.close()

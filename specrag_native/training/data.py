@@ -105,12 +105,12 @@ def make(
         DatasetError: a question set cannot be read.
     """
     counts = Counts()
-    forbidden = _questions(options.exclude)
+    forbidden = questions_of(options.exclude)
     pool = [p for path in options.pools for p in read_passages(path)]
     train: list[list[DraftExample]] = []
     check: list[list[DraftExample]] = []
     for source in options.sources:
-        kept, held = _split(_rows(source, forbidden, counts), options, source.limit)
+        kept, held = split(rows_of(source, forbidden, counts), options, source.limit)
         for rows, groups in ((kept, train), (held, check)):
             drawing = Drawing(rows, pool, options.draw) if rows else None
             if drawing is None:
@@ -155,7 +155,8 @@ def make(
     return counts
 
 
-def _rows(source: Source, forbidden: set[str], counts: Counts) -> list[Example]:
+def rows_of(source: Source, forbidden: set[str], counts: Counts) -> list[Example]:
+    """Return the rows of a set that do not stand in an excluded one, and count the others."""
     dataset = read_dataset(source.path)
     counts.rows += len(dataset.examples) + len(dataset.malformed)
     counts.malformed += len(dataset.malformed)
@@ -164,7 +165,7 @@ def _rows(source: Source, forbidden: set[str], counts: Counts) -> list[Example]:
     return rows
 
 
-def _split(
+def split(
     rows: list[Example], options: DataOptions, limit: int | None
 ) -> tuple[list[Example], list[Example]]:
     """Return the rows to train on and those held back, no article in both; whole articles first."""
@@ -209,7 +210,8 @@ def _hash(text: str) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def _questions(paths: Iterable[Path]) -> set[str]:
+def questions_of(paths: Iterable[Path]) -> set[str]:
+    """Return the questions of some sets, normalised."""
     return {
         normalise(e.question.text)
         for path in paths

@@ -19,7 +19,8 @@ from specrag_native.errors import ConfigError, ModelFileError
 from specrag_native.model_files.adapter import Adapter, build, write_adapter
 from specrag_native.model_files.model_dir import hash_file
 from specrag_native.training.base import Base, gguf_name
-from specrag_native.training.fit import SETTINGS, checkpoints
+from specrag_native.training.checkpoints import checkpoints
+from specrag_native.training.fit import SETTINGS
 
 if TYPE_CHECKING:
     import torch

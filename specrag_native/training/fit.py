@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +18,12 @@ from typing import TYPE_CHECKING, Any
 from specrag_native.errors import Cancelled, ConfigError
 from specrag_native.protocol import CancelFlag
 from specrag_native.training import base as base_models
+from specrag_native.training.checkpoints import (
+    checkpoints,
+    cut_log,
+    read_moments,
+    write_checkpoint,
+)
 from specrag_native.training.encoding import encode
 from specrag_native.training.examples import DraftExample
 from specrag_native.training.fit_options import FitOptions
@@ -251,44 +255,11 @@ class Fit:
         with (self.out / LOSSES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(step)) + "\n")
 
-    def trained_weights(self) -> dict[str, torch.Tensor]:
-        """Return the weights that are trained, by name."""
-        return {
-            name: p.detach().cpu().contiguous()
-            for name, p in self.model.named_parameters()
-            if p.requires_grad
-        }
-
     def save(self) -> Path:
         """Write a checkpoint of this step and drop the one before it."""
-        from safetensors.torch import save_file
-
-        final = self.out / f"checkpoint-{self.step:06}"
-        if final.exists():
-            return final
-        partial = self.out / f".checkpoint-{self.step:06}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        weights = self.trained_weights()
-        save_file(weights, partial / "weights.safetensors")
-        moments = {}
-        for name, p in self.model.named_parameters():
-            state = self._optimiser.state.get(p)
-            if state:
-                moments[f"{name}/exp_avg"] = state["exp_avg"].cpu().contiguous()
-                moments[f"{name}/exp_avg_sq"] = state["exp_avg_sq"].cpu().contiguous()
-        save_file(moments, partial / "optimiser.safetensors")
-        (partial / "step.json").write_text(json.dumps({"step": self.step}), encoding="utf-8")
-        for path in partial.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        partial.rename(final)
-        for old in checkpoints(self.out)[:-1]:
-            shutil.rmtree(old, ignore_errors=True)
-        return final
+        return write_checkpoint(self.out, self.step, self.model, self._optimiser)
 
     def _resume(self) -> int:
-        import torch
         from safetensors.torch import load_file
 
         found = checkpoints(self.out)
@@ -296,17 +267,9 @@ class Fit:
         if not found and self.options.start:
             self._set(load_file(_last_checkpoint(self.options) / "weights.safetensors"))
         if found:
-            step = int(json.loads((found[-1] / "step.json").read_text())["step"])
             self._set(load_file(found[-1] / "weights.safetensors"))
-            moments = load_file(found[-1] / "optimiser.safetensors")
-            for name, p in self.model.named_parameters():
-                if f"{name}/exp_avg" in moments:
-                    self._optimiser.state[p] = {
-                        "step": torch.tensor(float(step)),
-                        "exp_avg": moments[f"{name}/exp_avg"].to(p.device),
-                        "exp_avg_sq": moments[f"{name}/exp_avg_sq"].to(p.device),
-                    }
-        _cut_log(self.out / LOSSES, step)
+            step = read_moments(found[-1], self.model, self._optimiser)
+        cut_log(self.out / LOSSES, step)
         return step
 
     def _set(self, weights: dict[str, torch.Tensor]) -> None:
@@ -338,11 +301,6 @@ def _digest(path: Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
-def checkpoints(out: Path) -> list[Path]:
-    """Return the checkpoints in a folder, oldest first."""
-    return sorted(p for p in out.glob("checkpoint-*") if (p / "step.json").is_file())
-
-
 def read_losses(out: Path) -> list[Step]:
     """Return the steps a fit has taken."""
     return list(_steps(out / LOSSES))
@@ -352,13 +310,6 @@ def _steps(path: Path) -> Iterator[Step]:
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             yield Step(**json.loads(line))
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Drop what was logged after the checkpoint; those steps are taken again."""
-    if path.exists():
-        kept = path.read_text(encoding="utf-8").splitlines()[:step]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def _device(wanted: str) -> str:
