@@ -110,7 +110,8 @@ class Config:
     ``short``: it reads all passages where they are short together, no more than some 300 words.
     ``subset``: it reads the passages of the most promising draft and, without ``unknown_above``,
     the best hit. ``named``: it reads the two most promising passages that the question names by
-    their titles, or, where it does not name two, what ``subset`` reads. ``linked``: it reads these,
+    their titles, or, where it does not name two, what ``subset`` reads. ``pair``: likewise,
+    but where it does not, the two most promising passages of all. ``linked``: it reads these,
     or what it has read already, and of the passages that are linked to them, as one names the title
     of the other or the question names both, the most promising. ``sentences``: it reads these, or
     what it has read already, and of the other passages the sentences most like the question.

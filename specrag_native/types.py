@@ -23,7 +23,16 @@ DecidedBy = Literal["speculative", "repair", "standard", "drafter", "abstain"]
 """Which step of the method gave the answer."""
 
 RepairStep = Literal[
-    "redraft", "rationales", "short", "subset", "named", "linked", "sentences", "more", "all"
+    "redraft",
+    "rationales",
+    "short",
+    "subset",
+    "named",
+    "pair",
+    "linked",
+    "sentences",
+    "more",
+    "all",
 ]
 """What can be done when no draft is good enough; see ``Config.repair``."""
 

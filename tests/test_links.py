@@ -157,6 +157,21 @@ def test_what_a_question_compares_is_read_together_whatever_the_drafter_says() -
     assert [read(p) for p in prompts][:2] == [[BOOK], [BOOK, TOWN, FERRY]]
 
 
+def test_two_passages_are_read_where_the_question_compares_none() -> None:
+    none = {BOOK: 0.1, AUTHOR: 0.5, FERRY: 0.3, TOWN: 0.2}
+    _, prompts = ask(none, repair="pair,linked", n_drafts=4)
+    assert [read(p) for p in prompts] == [[BOOK, TOWN], [BOOK, TOWN, AUTHOR]]
+    # What it compares comes before what is most promising.
+    both = "Which is older, Port Alder or the Heron Ferry?"
+    _, prompts = ask(none, question=both, repair="pair", n_drafts=4)
+    assert [set(read(p)) for p in prompts] == [{TOWN, FERRY}]
+    # Passages that were not drafted follow those that were; nothing is read twice.
+    _, prompts = ask(none, repair="pair", n_drafts=1)
+    assert len(read(prompts[0])) == 2
+    _, prompts = ask(none, repair="subset,pair", n_drafts=4)
+    assert [read(p) for p in prompts] == [[BOOK]]
+
+
 def test_short_passages_are_all_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     none = {BOOK: 0.5, AUTHOR: 0.97, FERRY: 0.1, TOWN: 0.2}
     steps = "short,linked,redraft,more"

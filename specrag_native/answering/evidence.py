@@ -48,14 +48,14 @@ def evidence_of(
     ``seen`` is what was read whole before; it comes first. With ``unknown_above``, the drafter is
     trusted to tell evidence from other passages: then the best hit is not read besides, and
     ``more`` reads nothing further where the drafter says with that probability that there is no
-    evidence. Hits that are in no draft come last. ``sentences`` needs ``extract``, ``named`` and
-    ``linked`` need ``links``.
+    evidence. Hits that are in no draft come last. ``sentences`` needs ``extract``, ``named``,
+    ``pair`` and ``linked`` need ``links``.
     """
     if step == "rationales":
         return _with_short((), rationales(verdicts), tuple(seen))
     if step == "short":
         return _short(hits, seen)
-    if step in ("sentences", "named", "linked"):
+    if step in ("sentences", "named", "pair", "linked"):
         best = None if seen else evidence_of("subset", verdicts, hits, (), unknown_above)
         whole = best.whole if best else tuple(seen)
         if step == "sentences":
@@ -64,8 +64,10 @@ def evidence_of(
             found = extract([h.passage for h in hits if h.passage.id not in read])
             return _with_short(whole, found, whole) or best
         assert links is not None, "it is not known what is linked"
-        if step == "named":
+        if step in ("named", "pair"):
             whole, other = tuple(seen), _compared(verdicts, hits, links)
+            if step == "pair" and not seen:
+                other = other or _passages(verdicts, verdicts, hits)[:2]
         else:
             other = _partner(whole, verdicts, hits, links, unknown_above)
         passages = (*whole, *(p for p in other if p not in whole))

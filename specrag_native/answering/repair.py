@@ -29,6 +29,7 @@ _NAMES = {
     "short": "reading short passages",
     "subset": "reading the best passages",
     "named": "reading what the question names",
+    "pair": "reading two passages",
     "linked": "reading linked passages",
     "more": "reading more passages",
     "all": "reading all passages",
@@ -75,7 +76,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     seen: tuple[Passage, ...] = ()
     whole = True  # nothing was left out of what may be read
     left = list(config.repair_steps)
-    links = run.links if {"named", "linked"} & set(left) else None
+    links = run.links if {"named", "pair", "linked"} & set(left) else None
 
     def extract(passages: Sequence[Passage]) -> Sequence[tuple[Passage, Passage]]:
         assert run.vector is not None, "passages are drafted before they are read"
