@@ -71,7 +71,7 @@ def paths() -> ModelPaths:
     return ModelPaths(
         *(
             catalog.path_for(role, os.environ.get(f"SPECRAG_{role.upper()}"))
-            for role in ("drafter", "verifier", "embedder")
+            for role in ("drafter", "verifier", "embedder", "reranker")
         )
     )
 
@@ -138,7 +138,7 @@ class _Without:
 
         self.drafter = without("drafter", shared.drafter)
         self.verifier = without("verifier", shared.verifier)
-        self.embedder = shared.embedder
+        self.embedder, self.reranker = shared.embedder, shared.reranker
 
 
 class Records:
