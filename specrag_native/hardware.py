@@ -10,15 +10,24 @@ import platform
 from pathlib import Path
 
 
-def cpu_name() -> str:
-    """Return the processor's name as the system gives it."""
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's name as the system gives it, with family and model where it has them.
+
+    Virtual machines call processors of several generations by one name.
+    """
+    facts: dict[str, str] = {}
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            facts.setdefault(key.strip(), value.strip())
     except OSError:
         pass
-    return platform.processor() or platform.machine() or "unknown"
+    name = facts.get("model name")
+    if not name:
+        return platform.processor() or platform.machine() or "unknown"
+    if "cpu family" in facts and "model" in facts:
+        return f"{name} (family {facts['cpu family']}, model {facts['model']})"
+    return name
 
 
 def usable_cores() -> int:

@@ -18,8 +18,9 @@ from specrag_native.evaluation.datasets import read_dataset
 from specrag_native.evaluation.report import results_document, write_report
 from specrag_native.evaluation.results import ResultsError, read_folder
 from specrag_native.evaluation.runner import Evaluation
-from specrag_native.evaluation.tables import accuracy_table, markdown, overall_table
+from specrag_native.evaluation.tables import accuracy_table, cost_table, markdown, overall_table
 from specrag_native.evaluation.variants import expand
+from specrag_native.types import Answer, Question
 
 HOSTILE = '<script>alert("Zed")</script><img src=http://x/y>'
 
@@ -39,6 +40,17 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sweep = expand(["speculative"], Config(), drafts=[1, 3])
     list(Evaluation(session(), PROVENANCE, folder / "out").run([dataset], sweep))
     return folder / "out"
+
+
+class Taking:
+    """A method that answers in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def answer(self, question: Question, **_: Any) -> Answer:
+        timings = {"verify": self.seconds, "total": self.seconds}
+        return Answer(question.text, "Arvel", "", 0.5, "standard", timings=timings)
 
 
 class Tags(HTMLParser):
@@ -157,6 +169,34 @@ def test_seconds_of_a_busy_machine_are_marked(results: Path) -> None:
     assert " * |" in lines["drafter"]
     assert " * |" not in lines["standard"]
     assert "*oracle*" not in lines
+
+
+def test_seconds_of_two_machines_are_never_set_beside_each_other(tmp_path: Path) -> None:
+    other = {"cpu": "a slower processor", "threads": 2}
+    dataset = read_dataset(write_set(tmp_path / "towns-dev.jsonl", rows()))
+    few = dataclasses.replace(dataset, examples=dataset.examples[:5])
+    out = tmp_path / "results"
+    for machine, asked, methods, seconds in (
+        (other, few, ["standard", "drafter"], 100.0),
+        (PROVENANCE.machine, dataset, ["standard", "speculative"], 1.0),
+    ):
+        provenance = dataclasses.replace(PROVENANCE, machine=machine)
+        taking = Taking(seconds)
+        run = Evaluation(session(), provenance, out, make=lambda *_, m=taking: m)
+        assert list(run.run([asked], expand(methods, Config())))
+    groups = group(read_folder(out))
+    cost = {row[1]: row for row in cost_table(groups).rows}
+    assert cost["standard"][2:4] == ("7", "1.0"), "the five of the other machine do not count"
+    assert cost["speculative"][2:4] == ("12", "1.0")
+    assert cost["drafter"][2:4] == ("0", "\N{EN DASH}"), "only the other machine answered it"
+    other_set = dataclasses.replace(groups[0], dataset="other")
+    overall = overall_table([groups[0], other_set])
+    assert overall and {r[0]: r[2::6] for r in overall.rows} == {
+        "speculative": ("24", "1.00x"),
+        "drafter": ("10", "1.00x"),
+        "*oracle*": ("24", "\N{EN DASH}"),
+    }
+    assert groups[0].baseline and groups[0].baseline.summary.n == 12, "right or wrong does count"
 
 
 def test_the_same_results_give_the_same_document(results: Path) -> None:

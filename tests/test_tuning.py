@@ -668,3 +668,13 @@ def test_the_doctor_says_why_nothing_is_used(
 
 def test_the_processor_has_a_name_and_cores() -> None:
     assert hardware.cpu_name() and hardware.usable_cores() >= 1
+
+
+def test_processors_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    lines = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: {}\nmodel name\t: AMD EPYC\n\n"
+    info.write_text(lines.format(17) + lines.format(1))
+    assert hardware.cpu_name(info) == "AMD EPYC (family 25, model 17)"
+    info.write_text("model name\t: Some Arm\n")
+    assert hardware.cpu_name(info) == "Some Arm"
+    assert hardware.cpu_name(tmp_path / "missing")

@@ -40,6 +40,11 @@ class Header:
     command: str
     contended: bool = False
 
+    @property
+    def place(self) -> str:
+        """Where seconds were measured: those of two places are not to be compared."""
+        return f"{self.machine.get('cpu', 'unknown')}, {self.machine.get('threads', '?')} threads"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the header as the plain values of its line."""
         return {"type": "header", "format": FORMAT, **dataclasses.asdict(self)}
@@ -79,7 +84,7 @@ class Record:
     ``timings``: seconds per stage. ``repairs``: for each step of repair its ``answer``, how
     ``right`` it is, its ``seconds`` and ``usage``. ``silence``: how right it would be to decline,
     where the set has an option for that. ``derived``: computed from the drafts of another record,
-    without running a model.
+    without running a model. ``machine``: what its header says of it, see :attr:`Header.place`.
     """
 
     dataset: str
@@ -99,6 +104,7 @@ class Record:
     silence: float | None = None
     error: str | None = None
     derived: bool = False
+    machine: str = ""
 
     def to_dict(self, *, rationales: bool = True) -> dict[str, Any]:
         """Return the record as the plain values of its line; infinities become null."""

@@ -49,7 +49,7 @@ def read_results(path: Path) -> ResultSet:
         if isinstance(line, Header):
             header = line
             continue
-        records[line.id] = line
+        records[line.id] = dataclasses.replace(line, machine=header.place if header else "")
         if header is not None and header.contended:
             contended.add(line.id)
     if header is None:

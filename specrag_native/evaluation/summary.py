@@ -37,11 +37,13 @@ class Summary:
     ``accuracy_answered``: among questions not abstained on. ``oracle``: share with a right draft.
     ``verified``: share of drafts the verifier read. ``aurc``: area under the risk-coverage curve of
     the confidence, over answers given (lower is better). ``ece``: expected calibration error, over
-    the same. Seconds are per question; ``tokens`` are means per question and role.
+    the same. Seconds are per question, over the ``n_timed`` measured on one machine; ``tokens`` are
+    means per question and role.
     """
 
     n: int
     n_errors: int
+    n_timed: int
     accuracy: Interval
     exact: float
     f1: float
@@ -59,17 +61,23 @@ class Summary:
     tokens: Mapping[str, Usage]
 
 
-def summarise(records: Sequence[Record]) -> Summary:
-    """Return the figures of some records (at least one)."""
+def summarise(records: Sequence[Record], *, place: str | None = None) -> Summary:
+    """Return the figures of some records (at least one).
+
+    ``place``: the machine whose seconds count; ``None``: any.
+    """
     n = len(records)
     answered = [r for r in records if not r.abstained]
     drafted = [r for r in records if r.drafts]
     n_drafts = sum(len(r.drafts) for r in drafted)
-    timed = [] if any(r.derived for r in records) else [r for r in records if "total" in r.timings]
+    timed = [
+        r for r in records if "total" in r.timings and not r.derived and place in (None, r.machine)
+    ]
     seconds = sorted(r.timings["total"] for r in timed)
     return Summary(
         n=n,
         n_errors=sum(r.error is not None for r in records),
+        n_timed=len(timed),
         accuracy=bootstrap_mean([r.grade.right for r in records]),
         exact=_mean([r.grade.exact for r in records]),
         f1=_mean([r.grade.f1 for r in records]),
