@@ -29,13 +29,18 @@ def by_topic(texts: Sequence[str]) -> FloatArray:
 RIVERS = by_topic(["Which rivers?"])[0]
 
 
+def like_rivers(texts: Sequence[str]) -> Sequence[float]:
+    """The likeness of texts to a question about rivers."""
+    return [float(x) for x in by_topic(texts) @ RIVERS]
+
+
 def test_the_sentences_most_like_the_question_are_taken_with_their_titles() -> None:
     of = [
         passage(0, "It snows.\nThe rivers of Gondor run south. Its cheese is mild. Long rivers!"),
         passage(1, "Clocks tick. Rivers and clocks both run."),
         passage(2, "All about cheese."),
     ]
-    found = extracts(RIVERS, of, by_topic, tokens=22)
+    found = extracts(of, like_rivers, tokens=22)
     assert [(short.text, whole.id) for short, whole in found] == [
         ("The rivers of Gondor run south. Long rivers!", "p0"),
         ("Rivers and clocks both run.", "p1"),
@@ -45,17 +50,17 @@ def test_the_sentences_most_like_the_question_are_taken_with_their_titles() -> N
 
 def test_lines_stay_lines() -> None:
     table = passage(0, "| rivers | 3 |\n| cheese | 4 |\n| rivers | 5 |")
-    ((short, _),) = extracts(RIVERS, [table], by_topic, tokens=10)
+    ((short, _),) = extracts([table], like_rivers, tokens=10)
     assert short.text == "| rivers | 3 |\n| rivers | 5 |"
 
 
 def test_what_does_not_fit_is_passed_over() -> None:
     long = passage(0, "Rivers, rivers, rivers" + ", and so on" * 40 + ".")
     short = passage(1, "Some rivers freeze.")
-    assert [p.id for p, _ in extracts(RIVERS, [long, short], by_topic, tokens=20)] == ["p1"]
-    assert extracts(RIVERS, [long], by_topic, tokens=20) == []
-    assert extracts(RIVERS, [], by_topic, tokens=20) == []
-    assert extracts(RIVERS, [passage(0, " \n ")], by_topic, tokens=20) == []
+    assert [p.id for p, _ in extracts([long, short], like_rivers, tokens=20)] == ["p1"]
+    assert extracts([long], like_rivers, tokens=20) == []
+    assert extracts([], like_rivers, tokens=20) == []
+    assert extracts([passage(0, " \n ")], like_rivers, tokens=20) == []
 
 
 @given(
@@ -66,8 +71,8 @@ def test_an_extract_is_sentences_of_its_passage_within_the_tokens(
     texts: list[str], tokens: int
 ) -> None:
     of = [passage(i, text) for i, text in enumerate(texts) if text]
-    embedder = FakeEmbedder()
-    found = extracts(embedder.embed(["ab?"])[0], of, embedder.embed, tokens=tokens)
+    embed = FakeEmbedder().embed
+    found = extracts(of, lambda texts: list(embed(texts) @ embed(["ab?"])[0]), tokens=tokens)
     assert len({p.id for p, _ in found}) == len(found)
     for short, whole in found:
         sentences = [whole.text[a:b] for a, b in sentence_spans(whole.text)]

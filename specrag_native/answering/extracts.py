@@ -1,4 +1,4 @@
-"""The sentences of passages that are most like a question: much evidence in few tokens.
+"""The sentences of passages that are most likely to answer a question: much evidence in few tokens.
 
 Law: an extract is whole sentences of one passage, word for word and in their order.
 """
@@ -7,42 +7,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from specrag_native.answering.budget import tokens_in
 from specrag_native.sentences import Span, sentence_spans
 from specrag_native.types import Passage
 
-if TYPE_CHECKING:
-    from specrag_native.types import FloatArray
+Likeness = Callable[[Sequence[str]], Sequence[float]]
+"""Returns how likely each of some texts is to answer the question; only their order counts."""
 
 
 def extracts(
-    question: FloatArray,
-    passages: Sequence[Passage],
-    embed: Callable[[Sequence[str]], FloatArray],
-    *,
-    tokens: int,
+    passages: Sequence[Passage], likeness: Likeness, *, tokens: int
 ) -> list[tuple[Passage, Passage]]:
     """Return sentences of passages as short passages, each with the passage it is from.
 
-    Sentences are taken in order of their similarity to the question, each that still fits. The
-    passage of the first comes first.
+    Sentences are taken in order of their likeness, each that still fits. The passage of the first
+    comes first.
 
     Args:
-        question: the question's vector, float32 of shape ``(d,)``, L2-normalised.
         passages: what sentences are taken from.
-        embed: returns vectors of texts, float32 of shape ``(n, d)``, L2-normalised.
+        likeness: judges each sentence with its title; never called with none.
         tokens: about how many tokens all extracts may have together, titles included.
     """
     spans = [(i, span) for i, p in enumerate(passages) for span in sentence_spans(p.text)]
     if not spans:
         return []
-    vectors = embed([_titled(passages[i], passages[i].text[a:b]) for i, (a, b) in spans])
-    likeness = (vectors @ question).tolist()
+    alike = likeness([_titled(passages[i], passages[i].text[a:b]) for i, (a, b) in spans])
     taken: dict[int, list[Span]] = {}
     left = float(tokens)
-    for at in sorted(range(len(spans)), key=lambda at: -likeness[at]):
+    for at in sorted(range(len(spans)), key=lambda at: -alike[at]):
         i, (a, b) = spans[at]
         title = () if i in taken else (passages[i].title,)
         cost = tokens_in(*title, passages[i].text[a:b])

@@ -16,6 +16,7 @@ from specrag_native.answering.confidence import reading_confidence
 from specrag_native.answering.evidence import Evidence, by_promise, evidence_of
 from specrag_native.answering.extracts import extracts
 from specrag_native.answering.grounding import stands_in
+from specrag_native.answering.reranking import sentence_likeness
 from specrag_native.answering.rounds import Rounds
 from specrag_native.answering.run import Cost, Models, Run
 from specrag_native.answering.verifier import answer_key
@@ -35,6 +36,10 @@ _NAMES = {
     "all": "reading all passages",
 }
 """What an answer calls a step that did not fit into its budget."""
+
+MOST_EXTRACTED = 5
+"""Of how many passages that a cross-encoder ranked the sentences are judged: those of the others
+are hardly ever among the best, and judging them costs time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +84,13 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     links = run.links if {"named", "pair", "linked"} & set(left) else None
 
     def extract(passages: Sequence[Passage]) -> Sequence[tuple[Passage, Passage]]:
-        assert run.vector is not None, "passages are drafted before they are read"
-        with run.stage("repair"):
-            return extracts(
-                run.vector, passages, models.embedder.embed, tokens=config.sentence_tokens
-            )
+        found: Sequence[tuple[Passage, Passage]] = ()
+        with run.stage("repair"), run.may_be_cut(_NAMES["sentences"]):
+            if config.rerank:
+                passages = passages[:MOST_EXTRACTED]
+            judge = sentence_likeness(run, models, config)
+            found = extracts(passages, judge, tokens=config.sentence_tokens)
+        return found
 
     def fits(step: RepairStep, tokens: float) -> bool:
         nonlocal whole

@@ -1,4 +1,4 @@
-"""A second ranking of the hits before they are drafted, by a cross-encoder.
+"""A second ranking by a cross-encoder: of the hits before they are drafted, and of sentences.
 
 Law: it moves hits and leaves none out; whoever reads them all reads the same.
 """
@@ -6,8 +6,10 @@ Law: it moves hits and leaves none out; whoever reads them all reads the same.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from specrag_native.answering.budget import tokens_in
+from specrag_native.answering.extracts import Likeness
 from specrag_native.answering.run import Models, Run
 from specrag_native.config import Config
 from specrag_native.types import Passage
@@ -34,6 +36,25 @@ def rerank(run: Run, models: Models, config: Config) -> None:
             key=lambda hit: -hit.score,
         )
         run.ranked = True
+
+
+def sentence_likeness(run: Run, models: Models, config: Config) -> Likeness:
+    """Return what tells how likely sentences are to answer the question.
+
+    With ``config.rerank`` the cross-encoder reads the question with each; else it is the cosine of
+    their vectors with the question's.
+    """
+
+    def read(texts: Sequence[str]) -> Sequence[float]:
+        ranking = models.reranker.rank(run.question.text, texts, cancel=run.flag)
+        run.add("reranker", ranking.usage)
+        return [float(score) for score in ranking.scores]
+
+    def embedded(texts: Sequence[str]) -> Sequence[float]:
+        assert run.vector is not None, "passages are drafted before they are read"
+        return [float(x) for x in models.embedder.embed(texts) @ run.vector]
+
+    return read if config.rerank else embedded
 
 
 def reading_text(passage: Passage) -> str:
