@@ -11,6 +11,7 @@ from fakes import FakeEngine, FakeModels, hits
 from test_convert import CONFIG, VOCAB, weights, write_safetensors
 
 from specrag_native.answering.pipeline import Pipeline
+from specrag_native.answering.repair import MOST_EXTRACTED
 from specrag_native.config import Config
 from specrag_native.engine import NativeCrossEncoder, NativeEmbedder, NativeEngine
 from specrag_native.engine_options import EngineOptions
@@ -215,3 +216,18 @@ def test_equal_scores_keep_the_order() -> None:
 def test_the_setting_is_a_truth_value() -> None:
     with pytest.raises(ConfigError, match="rerank must be true or false, got 'cross'"):
         Config.from_mapping({"rerank": "cross"})
+
+
+def test_it_judges_the_sentences_of_the_best_passages() -> None:
+    one = {"n_drafts": 1, "passages_per_draft": 1, "unknown_above": 0.95, "grounded": False}
+    reading = {"repair": "sentences", "repair_below": 1.0, "sentence_tokens": 14}
+    asked, models = pipeline(Config(rerank=True, **one, **reading))  # type: ignore[arg-type]
+    embedded = len(models.embedder.embedded)
+    answer = asked.answer("What is here?", hits=hits(8), question_vector=hits(1)[0].vector)
+    assert len(models.embedder.embedded) == embedded, "no vectors of sentences are needed"
+    sentences = models.reranker.read[8:]
+    assert [s.split(".")[0] for s in sentences] == [f"Title {i}" for i in range(MOST_EXTRACTED)]
+    assert answer.usage["reranker"].prefilled == 10 * (8 + MOST_EXTRACTED)
+    (read,) = models.verifier.generated
+    assert read.split("Passage: ")[1].startswith("Title 6\nFact number 6 is here.")
+    assert read.count("Passage:") == 2, "one sentence fits"
