@@ -7,8 +7,10 @@ are loaded and passages embedded before. *cold*: no model has computed any of th
 computed is in memory. *standard-cached*: so has the verifier each for standard RAG, standalone.
 *standard-nearest* reads only the two passages most similar to the question. The settings are those
 fitted for the two models; *llama-cpp-speculative*, which a user would write after the paper, writes
-and verifies every draft, of several passages each. Answers are appended to
-benchmarks/results/speed.jsonl as they come; what stands there is not measured again. With
+and verifies every draft, of several passages each, and *llama-cpp-speculative-untuned* does so with
+the drafter's base, as one without this project's drafter would. Answers are appended to
+benchmarks/results/speed.jsonl as they come; what stands there of this machine is not measured
+again. With
 --records DIR they are also kept there as `specrag eval --half report --out DIR` keeps them (with
 --top 15 for musique), so that it need not answer them again.
 
@@ -55,9 +57,11 @@ WORKLOADS = {"hotpotqa": (5, 2), "triviaqa": (4, 2), "musique": (10, 6)}
 """With the drafts, and passages per draft, of one who follows the paper with fewer passages."""
 MOST_PASSAGES = 15
 METHODS = (
-    *("standard", "cold", "cached", "llama-cpp-standard"),
-    *("llama-cpp-speculative", "standard-cached", "standard-nearest"),
+    *("standard", "cold", "cached", "llama-cpp-standard", "llama-cpp-speculative"),
+    *("llama-cpp-speculative-untuned", "standard-cached", "standard-nearest"),
 )
+UNTUNED = "smollm2-135m-instruct"
+"""What the drafter was trained from."""
 _EVALUATED = {
     "standard": "standard",
     "cold": "speculative",
@@ -116,8 +120,9 @@ class Workload:
             else:
                 from rivals.llama_cpp_speculative import LlamaSpeculativeRAG
 
+                untuned = name.endswith("untuned")
                 self._rivals[name] = LlamaSpeculativeRAG(
-                    self.models.drafter,
+                    catalog.path_for("drafter", UNTUNED) if untuned else self.models.drafter,
                     self.models.verifier,
                     threads=physical_cores(),
                     config=self._by_the_paper,
@@ -207,9 +212,12 @@ def main() -> int:
         command=shlex.join(["python", "benchmarks/bench_speed.py", args.workload]),
     )
     records = Records(args.records, provenance, config) if args.records else None
+    place, made_by = stamp["cpu"], _made_by(own, files)
     done = {
-        (r["workload"], r["method"], r["id"], _made_by(r["settings"], r.get("models", {})))
+        (r["workload"], r["method"], r["id"])
         for r in read_rows(STORED)
+        if r["machine"]["cpu"] == place
+        and _made_by(r["settings"], r.get("models", {})) == made_by
     }
     for example in questions(args):
         rows = workload.engines.embedder.embed(
@@ -223,7 +231,7 @@ def main() -> int:
         vector = workload.engines.embedder.embed([example.question.text])[0]
         embed_s = time.perf_counter() - begin
         for name in args.methods.split(","):
-            if (args.workload, name, example.id, _made_by(own, files)) in done:
+            if (args.workload, name, example.id) in done:
                 continue
             answer_with = workload.method(name)
             if name.endswith("cached"):

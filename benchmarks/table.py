@@ -51,6 +51,7 @@ def main() -> int:
             SPEED,
             {
                 "speed": speed.speed_table(),
+                "naive": speed.naive_table(),
                 "readings": readings.readings_table(),
                 "cache": cache.cache_table(),
                 "documents": documents.documents_table(),

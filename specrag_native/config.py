@@ -114,7 +114,8 @@ class Config:
     but where it does not, the two most promising passages of all. ``linked``: it reads these,
     or what it has read already, and of the passages that are linked to them, as one names the title
     of the other or the question names both, the most promising. ``sentences``: it reads these, or
-    what it has read already, and of the other passages the sentences most like the question.
+    what it has read already, and of the other passages the sentences most like the question, or
+    with ``rerank``, of the best of them, those that the cross-encoder ranks best.
     ``more``: it reads the passages of the next draft too, again and again until there is an answer;
     with ``unknown_above``, nothing that the drafter rules out. ``all``: it reads all passages;
     alone, the word stands for ``subset,all``."""

@@ -8,6 +8,10 @@ from typing import Any
 
 from stored import RESULTS, read_rows
 
+from specrag_native.evaluation.results import ResultSet, read_folder
+
+ZERO_SHOT = RESULTS / "zero-shot"
+
 
 def drafter_table() -> str:
     """Return the Markdown of how well the trained drafter drafts, beside its untrained base."""
@@ -100,3 +104,49 @@ def evidence_table() -> str:
         " `python benchmarks/bench_evidence.py SETS --drafter FILE --limit 8`.",
     ]
     return "\n".join(lines)
+
+
+def alone_table() -> str:
+    """Return the Markdown of the drafter alone beside its untrained base, on the same questions."""
+    if not ZERO_SHOT.exists():
+        return "Not measured yet."
+    trained = {r.header.dataset: r for r in _alone(read_folder(RESULTS / "eval"))}
+    untrained = _alone(read_folder(ZERO_SHOT))
+    layouts = list(dict.fromkeys(_layout(r) for r in untrained))
+    lines = [
+        f"| set | questions | trained | {' | '.join(f'untrained, {x}' for x in layouts)} |",
+        f"|---|---|---|{'---|' * len(layouts)}",
+    ]
+    sums = [0.0] * (2 + len(layouts))
+    for dataset in sorted({r.header.dataset for r in untrained} & trained.keys()):
+        beside = [
+            next(r for r in untrained if r.header.dataset == dataset and _layout(r) == layout)
+            for layout in layouts
+        ]
+        every = [trained[dataset], *beside]
+        ids = set.intersection(*(set(r.records) for r in every))
+        right = [sum(r.records[i].grade.right for i in ids) for r in every]
+        sums = [a + b for a, b in zip(sums, [len(ids), *right], strict=True)]
+        shares = " | ".join(f"{100 * x / len(ids):.1f}%" for x in right)
+        lines.append(f"| {dataset} | {len(ids)} | {shares} |")
+    shares = " | ".join(f"{100 * x / sums[0]:.1f}%" for x in sums[1:])
+    lines += [
+        f"| **together** | {sums[0]:.0f} | {shares} |",
+        "",
+        "The draft with the highest score of the drafter, no verifier and no repair; the first "
+        "questions of the reporting halves. The trained drafter with its fitted settings, as in "
+        "docs/results.md; `specrag eval SETS --half report --limit 30 --method drafter --drafter "
+        "smollm2-135m-instruct`, as it is and with `--set rerank=true --set draft_order=named "
+        "--set n_drafts=3 --set passages_per_draft=1 --set layout=standalone`.",
+    ]
+    return "\n".join(lines)
+
+
+def _alone(results: list[ResultSet]) -> list[ResultSet]:
+    return [r for r in results if r.header.method == "drafter"]
+
+
+def _layout(result: ResultSet) -> str:
+    config = result.header.config
+    k = config["passages_per_draft"] or 2
+    return f"{config['n_drafts']} drafts of {k} passage{'s' if k > 1 else ''}"

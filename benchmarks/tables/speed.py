@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -23,8 +23,13 @@ METHODS = {
     "cold": "Speculative RAG, nothing cached",
     "cached": "Speculative RAG, passages cached",
     "standard-cached": "standard RAG, passages cached and not seeing each other",
-    "llama-cpp-speculative": "Speculative RAG, llama_cpp.Llama, one draft after another",
 }
+NAIVE = {
+    "cold": METHODS["cold"],
+    "llama-cpp-speculative": "Speculative RAG, llama_cpp.Llama, one draft after another",
+    "llama-cpp-speculative-untuned": "the same, with the drafter's base, not trained to draft",
+}
+"""Against what a user would write after the paper."""
 _SHOWN = {
     "standard": ("standard RAG", "#bbbbbb"),
     "standard-nearest": ("standard RAG, two nearest passages", "#dddddd"),
@@ -41,20 +46,59 @@ Answered = Mapping[str, Row]
 """The rows of one method, by question."""
 
 
-def read_latest() -> dict[str, dict[str, Answered]]:
-    """Return the rows by workload and method; only those of a workload's latest settings.
+def read_latest(
+    methods: Collection[str] = tuple(METHODS), *, beside: str = "standard"
+) -> dict[str, dict[str, Answered]]:
+    """Return the rows by workload and method: those measured as the last of ``beside`` was.
 
-    Methods are compared as they were run together.
+    Methods are compared as they were run together: by one machine, with the same settings.
     """
     rows = read_rows(RESULTS / "speed.jsonl")
     found: dict[str, dict[str, Answered]] = {}
     for workload in WORKLOADS:
         here = [r for r in rows if r["workload"] == workload]
-        here = [r for r in here if all(r.get(k) == here[-1].get(k) for k in ("settings", "models"))]
-        by_method = {m: {r["id"]: r for r in here if r["method"] == m} for m in METHODS}
-        if here:
-            found[workload] = {m: answered for m, answered in by_method.items() if answered}
+        last = next((r for r in reversed(here) if r["method"] == beside), None)
+        if last is None:
+            continue
+        here = [r for r in here if _made_by(r) == _made_by(last)]
+        by_method = {m: {r["id"]: r for r in here if r["method"] == m} for m in methods}
+        found[workload] = {m: answered for m, answered in by_method.items() if answered}
     return found
+
+
+def _made_by(row: Row) -> tuple[Any, ...]:
+    return row["machine"]["cpu"], row.get("settings"), row.get("models")
+
+
+def naive_table() -> str:
+    """Return the Markdown of Speculative RAG beside what a user would write after the paper."""
+    found = read_latest(NAIVE, beside="llama-cpp-speculative")
+    if not found:
+        return "Not measured yet."
+    lines = [
+        "| workload | method | n | seconds, median (range) | times as long as ours | right "
+        "| draft, verify, repair s | drafter tokens | verifier tokens |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for workload, by_method in found.items():
+        ours = by_method.get("cold", {})
+        for method, answered in by_method.items():
+            rows = list(answered.values())
+            both = [(r["seconds"], ours[r["id"]]["seconds"]) for r in rows if r["id"] in ours]
+            times = median(a for a, _ in both) / median(b for _, b in both) if both else 0.0
+            cells = _cells(rows, {})
+            cells[2] = f"{times:.1f}" if both else "not known"
+            lines.append(f"| {WORKLOADS[workload]} | {NAIVE[method]} | {' | '.join(cells)} |")
+    machines = [r["machine"] for m in found.values() for a in m.values() for r in a.values()]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{_described(machines)}; `python benchmarks/bench_speed.py hotpotqa --questions "
+            f"SET.jsonl.gz --limit N --methods {','.join(NAIVE)}`: subsets of several passages as "
+            "in the paper, every draft written and scored, `logits_all` for the scores, no repair.",
+        ]
+    )
 
 
 def speed_table() -> str:
