@@ -216,8 +216,7 @@ def main() -> int:
     done = {
         (r["workload"], r["method"], r["id"])
         for r in read_rows(STORED)
-        if r["machine"]["cpu"] == place
-        and _made_by(r["settings"], r.get("models", {})) == made_by
+        if r["machine"]["cpu"] == place and _made_by(r["settings"], r.get("models", {})) == made_by
     }
     for example in questions(args):
         rows = workload.engines.embedder.embed(
