@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from specrag_native.hardware import cpu_name
+from specrag_native.model_files import catalog
 from specrag_native.model_files.model_dir import hash_file
 
 
@@ -78,5 +79,22 @@ def sha256(path: Path) -> str:
 
 
 def model_files(paths: Mapping[str, Path]) -> dict[str, dict[str, str]]:
-    """Return the file name and sha256 of each role's model, as headers of results have them."""
-    return {role: {"file": path.name, "sha256": sha256(path)} for role, path in paths.items()}
+    """Return the file name and sha256 of each role's model, as headers of results have them.
+
+    A model that was prepared here as the catalogue says ``stands_for`` the file that the same
+    preparation gave where it was measured, if that differs in some last bits: results of both are
+    results of one model.
+    """
+    found = {}
+    for role, path in paths.items():
+        facts = {"file": path.name, "sha256": sha256(path)}
+        measured = catalog.prepared_as(path)
+        if measured and measured != facts["sha256"]:
+            facts["stands_for"] = measured
+        found[role] = facts
+    return found
+
+
+def identity(facts: Mapping[str, str]) -> str:
+    """Return the sha256 that tells the model of :func:`model_files` from others."""
+    return facts.get("stands_for", facts["sha256"])

@@ -17,6 +17,7 @@ from specrag_native.answering.confidence import Weights, confidence
 from specrag_native.errors import QuestionError
 from specrag_native.evaluation import metrics
 from specrag_native.evaluation.datasets import Dataset, Example
+from specrag_native.evaluation.machine import identity
 from specrag_native.evaluation.methods import Method, Session, build
 from specrag_native.evaluation.records import DraftRecord, Header, Record
 from specrag_native.evaluation.results import ResultFile
@@ -56,7 +57,7 @@ class Provenance:
             method=variant.method,
             variant=variant.name,
             config_hash=variant.config_hash(
-                models={role: m["sha256"] for role, m in self.models.items()},
+                models={role: identity(m) for role, m in self.models.items()},
                 evidence=self.evidence,
             ),
             config=variant.settings,

@@ -153,6 +153,21 @@ def located(model: Model) -> ResolvedModel | None:
     return _resolved(model, _record(model, path, sha256, origin))
 
 
+def prepared_as(path: Path) -> str | None:
+    """Return the sha256 that the catalogue gives for a file that was prepared by its recipe.
+
+    ``None`` for any other file. The file's own may differ: a preparation computes, and processors
+    round differently.
+    """
+    for model in catalogue().model:
+        if model.prepare is None or model.file_name != path.name:
+            continue
+        record = model_dir.read_record(model.name)
+        if record and record.recipe == model.recipe and Path(record.path) == path:
+            return model.prepare.sha256 or None
+    return None
+
+
 def _resolve_model(model: Model) -> ResolvedModel:
     found = located(model)
     if found is not None:
