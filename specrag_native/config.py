@@ -116,11 +116,12 @@ class Config:
     of the other or the question names both, the most promising. ``sentences``: it reads these, or
     what it has read already, and of the other passages the sentences most like the question, or
     with ``rerank``, of the best of them, those that the cross-encoder ranks best.
+    ``extracts``: it reads such sentences of all passages, and no passage whole.
     ``more``: it reads the passages of the next draft too, again and again until there is an answer;
     with ``unknown_above``, nothing that the drafter rules out. ``all``: it reads all passages;
     alone, the word stands for ``subset,all``."""
     sentence_tokens: int = 100
-    """About how many tokens the sentences of ``sentences`` have together."""
+    """About how many tokens the sentences of ``sentences`` or ``extracts`` have together."""
     accept_above: float = 0.0
     """Confidence that an answer of the verifier needs when a later step of ``repair`` could find a
     better one; 0: the first answer is taken, as is the first of ``more``."""

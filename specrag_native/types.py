@@ -31,6 +31,7 @@ RepairStep = Literal[
     "pair",
     "linked",
     "sentences",
+    "extracts",
     "more",
     "all",
 ]

@@ -231,6 +231,31 @@ def test_a_prepared_file_of_another_recipe_is_not_used(
         catalog.resolve("toy")
 
 
+def test_a_file_prepared_here_stands_for_the_one_that_was_measured(
+    monkeypatch: pytest.MonkeyPatch, models: Path
+) -> None:
+    from specrag_native.evaluation.machine import identity, model_files
+
+    model = model_of(CAUSAL, prepare=Preparation("quantise", "Q8_0", sha256="a" * 64))
+    use(monkeypatch, model)
+    models.mkdir(parents=True)
+    path, other = models / "toy-q8_0.gguf", models / "other.gguf"
+    for file in (path, other):
+        file.write_bytes(BERT)
+    assert catalog.prepared_as(path) is None, "who made it is not known"
+    model_dir.write_record("toy", path, sha256=sha256(BERT), recipe=model.recipe, origin="package")
+    assert (catalog.prepared_as(path), catalog.prepared_as(other)) == ("a" * 64, None)
+    facts = model_files({"drafter": path, "verifier": other})
+    assert facts["drafter"] == {
+        "file": path.name,
+        "sha256": sha256(BERT),
+        "stands_for": "a" * 64,
+    }
+    assert (identity(facts["drafter"]), identity(facts["verifier"])) == ("a" * 64, sha256(BERT))
+    model_dir.write_record("toy", path, sha256="a" * 64, recipe="another", origin="package")
+    assert catalog.prepared_as(path) is None
+
+
 @pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE"])
 def test_a_file_in_the_hugging_face_cache_is_used_as_it_is(
     monkeypatch: pytest.MonkeyPatch, models: Path, tmp_path: Path, variable: str

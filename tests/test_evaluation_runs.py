@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import sys
@@ -14,7 +15,7 @@ from specrag_native.errors import ConfigError, QuestionError, UserError
 from specrag_native.evaluation.datasets import read_dataset
 from specrag_native.evaluation.methods import Session, build
 from specrag_native.evaluation.offline import derive
-from specrag_native.evaluation.records import FORMAT
+from specrag_native.evaluation.records import FORMAT, Header
 from specrag_native.evaluation.results import ResultsError, ResultSet, read_folder, read_results
 from specrag_native.evaluation.reuse import DraftMemory
 from specrag_native.evaluation.runner import Evaluation
@@ -113,6 +114,18 @@ def test_unlike_runs_are_kept_apart(tmp_path: Path) -> None:
     models["drafter"] = "another"
     assert identity(Config()) != base
     assert identity(Config(), method="standard") == standard
+
+
+def test_results_of_a_model_that_stands_for_another_are_results_of_that(tmp_path: Path) -> None:
+    (variant,) = expand(["standard"], Config())
+
+    def header(**facts: str) -> Header:
+        models = {"verifier": {"file": "v.gguf", **facts}}
+        return dataclasses.replace(PROVENANCE, models=models).header("towns-dev", variant)
+
+    measured, here = header(sha256="a" * 64), header(sha256="b" * 64, stands_for="a" * 64)
+    assert measured.config_hash == here.config_hash != header(sha256="b" * 64).config_hash
+    assert here.models["verifier"]["sha256"] == "b" * 64, "what was run is said"
 
 
 def test_a_change_of_wording_is_a_change_of_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

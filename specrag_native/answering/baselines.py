@@ -33,10 +33,13 @@ class StandardRAG:
         question: Question,
         passages: Sequence[Passage],
         *,
+        keeps_first: bool = True,
         on_text: OnText | None = None,
         cancel: CancelFlag | None = None,
     ) -> tuple[str, LogprobSpan, Usage]:
         """Return the answer, its log-probability and what it cost.
+
+        ``keeps_first``: whether the engine may keep the first passage for other questions.
 
         Raises:
             ContextFullError: the passages do not fit the model's context.
@@ -45,7 +48,11 @@ class StandardRAG:
         batch = self._engine.generate(
             [
                 prompts.standard_prompt(
-                    self._engine, question, passages, may_abstain=self._may_abstain
+                    self._engine,
+                    question,
+                    passages,
+                    may_abstain=self._may_abstain,
+                    standalone=int(keeps_first),
                 )
             ],
             self._options,

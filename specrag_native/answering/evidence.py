@@ -33,6 +33,11 @@ class Evidence:
     passages: tuple[Passage, ...]
     whole: tuple[Passage, ...]
 
+    @property
+    def begins_whole(self) -> bool:
+        """Whether a passage is read first that other questions may need too, not a piece of it."""
+        return self.read[:1] == self.whole[:1]
+
 
 def evidence_of(
     step: RepairStep,
@@ -48,13 +53,16 @@ def evidence_of(
     ``seen`` is what was read whole before; it comes first. With ``unknown_above``, the drafter is
     trusted to tell evidence from other passages: then the best hit is not read besides, and
     ``more`` reads nothing further where the drafter says with that probability that there is no
-    evidence. Hits that are in no draft come last. ``sentences`` needs ``extract``, ``named``,
-    ``pair`` and ``linked`` need ``links``.
+    evidence. Hits that are in no draft come last. ``sentences`` and ``extracts`` need
+    ``extract``, ``named``, ``pair`` and ``linked`` need ``links``.
     """
     if step == "rationales":
         return _with_short((), rationales(verdicts), tuple(seen))
     if step == "short":
         return _short(hits, seen)
+    if step == "extracts":
+        assert extract is not None, "extracts need something that extracts them"
+        return _with_short((), extract([h.passage for h in hits]), tuple(seen))
     if step in ("sentences", "named", "pair", "linked"):
         best = None if seen else evidence_of("subset", verdicts, hits, (), unknown_above)
         whole = best.whole if best else tuple(seen)

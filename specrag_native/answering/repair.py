@@ -27,6 +27,7 @@ from specrag_native.types import DecidedBy, Passage, Repair, RepairStep, Verdict
 _NAMES = {
     "rationales": "reading the rationales",
     "sentences": "reading the best sentences",
+    "extracts": "reading the best sentences",
     "short": "reading short passages",
     "subset": "reading the best passages",
     "named": "reading what the question names",
@@ -109,14 +110,14 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
                 out.reading, out.nothing_there = None, False
                 break
             continue
-        if step == "sentences" and not fits(step, config.sentence_tokens):
+        if step in ("sentences", "extracts") and not fits(step, config.sentence_tokens):
             continue  # nor are they looked for
         evidence = evidence_of(
             step, rounds.verdicts, run.hits, seen, config.unknown_above, extract, links
         )
         if evidence is None:
             continue
-        tokens = _tokens(evidence.read) - (_tokens(seen) if step != "rationales" else 0.0)
+        tokens = _tokens(evidence.read) - (_tokens(seen) if evidence.begins_whole else 0.0)
         if not fits(step, tokens):
             continue
         reading = _read(run, rounds, models, config, step, evidence, out)
@@ -197,7 +198,9 @@ def _read(
     reader = StandardRAG(models.verifier, config, may_abstain=True)
     reading, said = None, 0.0
     with run.measured() as cost, run.stage("repair"), run.may_be_cut(_NAMES[step]):
-        text, logprob, usage = reader.answer(run.question, evidence.read, cancel=run.flag)
+        text, logprob, usage = reader.answer(
+            run.question, evidence.read, keeps_first=evidence.begins_whole, cancel=run.flag
+        )
         run.add("verifier", usage)
         said = probability(logprob)
         reading = _reading(run, rounds, config, step, evidence, text, said)

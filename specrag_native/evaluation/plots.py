@@ -17,7 +17,10 @@ from specrag_native.evaluation.summary import calibration, risk_coverage
 _COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")
 _METHODS = ("standard", "speculative", "drafter", "oracle", "corrective", "self-reflective")
 _GREY = "#8a8f98"
-_STAGES = ("retrieve", "embed_question", "cluster", "draft", "grade", "verify", "repair", "cite")
+_STAGES = (
+    *("retrieve", "embed_question", "rerank", "cluster"),
+    *("draft", "grade", "verify", "repair", "cite"),
+)
 
 
 def draw_all(groups: Sequence[Group]) -> dict[str, bytes]:
