@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tables import cache, documents, drafter, engine, readings, retrieval, speed
+from tables import cache, documents, drafter, engine, overall, readings, retrieval, speed
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -41,7 +41,12 @@ def main() -> int:
     results = engine.read_results()
     fresh = {
         README: renewed_all(
-            README, {"engine": engine.engine_table(results), "answers": speed.answers_table()}
+            README,
+            {
+                "engine": engine.engine_table(results),
+                "answers": speed.answers_table(),
+                "together": overall.together_table(),
+            },
         ),
         INDEXING: renewed_all(
             INDEXING,
@@ -58,7 +63,12 @@ def main() -> int:
             },
         ),
         CARD: renewed_all(
-            CARD, {"drafter": drafter.drafter_table(), "evidence": drafter.evidence_table()}
+            CARD,
+            {
+                "drafter": drafter.drafter_table(),
+                "alone": drafter.alone_table(),
+                "evidence": drafter.evidence_table(),
+            },
         ),
     }
     if "--check" in sys.argv:

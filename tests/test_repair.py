@@ -197,6 +197,25 @@ def test_sentences_of_the_others_are_read_with_the_best_passage_and_after_it() -
     assert [passages_in(p) for p in verifier.generated] == [1] and answer.repairs[0].whole
 
 
+def test_extracts_are_sentences_of_all_passages_which_are_not_kept_for_other_questions() -> None:
+    keeps: list[bool] = []
+
+    class Noticing(FakeEngine):
+        def generate(self, prompts: Any, options: Any, **rest: Any) -> Any:
+            keeps.extend(any(s.standalone for s in prompt) for prompt in prompts)
+            return super().generate(prompts, options, **rest)
+
+    one: dict[str, Any] = {"n_drafts": 8, "passages_per_draft": 1, "unknown_above": 0.95}
+    verifier = Noticing(lambda prompt: ("unknown",), no)
+    drafter = FakeEngine(knows(), yes, none_where(5, 2))
+    answer, _ = ask(drafter, verifier, repair="extracts,subset", sentence_tokens=22, **one)
+    first, then = verifier.generated
+    assert passages_in(first) == 3, "some 8 tokens each with its title"
+    assert passages_in(then) == 1 and "Title 2\nFact number 2 is here." in then
+    assert [(s.step, s.whole) for s in answer.repairs] == [("extracts", False), ("subset", False)]
+    assert keeps == [False, True]
+
+
 def test_an_answer_from_a_sentence_is_cited_there() -> None:
     verifier = reads("7", text="Fact number 7 is here.")
     one: dict[str, Any] = {"n_drafts": 8, "passages_per_draft": 1, "unknown_above": 0.95}
