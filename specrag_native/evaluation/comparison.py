@@ -68,6 +68,11 @@ class Group:
         return next((e for e in self.entries if e.name == name), None)
 
     @property
+    def place(self) -> str | None:
+        """The machine whose seconds count."""
+        return self.entries[0].place if self.entries else None
+
+    @property
     def baseline(self) -> Entry | None:
         """Standard RAG with the verifier."""
         return self.find(BASELINE)
@@ -135,11 +140,14 @@ def group(results: Sequence[ResultSet]) -> list[Group]:
 
 
 def _placed(entries: Sequence[Entry]) -> list[Entry]:
-    """Let only the seconds of one machine count: where the baseline answered most questions."""
+    """Let only the seconds of one machine count: where the baseline answered most questions.
+
+    Of two that answered as many it is the one that came later.
+    """
     measured = [e for e in entries if not e.derived]
     counted = [e for e in measured if e.name == BASELINE] or measured
     places = Counter(r.machine for e in counted for r in e.records.values())
-    place = max(places, key=lambda p: (places[p], p))
+    place = max(reversed(places), key=lambda p: places[p])
     return [dataclasses.replace(e, place=place) for e in entries]
 
 

@@ -179,9 +179,19 @@ def cost_table(groups: Sequence[Group]) -> Table:
         tuple(rows),
         "Tokens: computed in prefill + reused + generated, means. Vectors of passages are stored "
         "in an index in use and are not counted; embedding the question is. Seconds are those of "
-        "the machine that answered most questions by standard RAG. * The machine did "
+        f"one machine: {_places(groups)}. * The machine did "
         "other work at the time: these seconds are not to be compared; tokens are.",
     )
+
+
+def _places(groups: Sequence[Group]) -> str:
+    """Return which machines the seconds of sets come from."""
+    sets: dict[str, list[str]] = {}
+    for group in groups:
+        sets.setdefault(group.place or "unknown", []).append(group.title)
+    if len(sets) == 1:
+        return next(iter(sets))
+    return "; ".join(f"{place} for {', '.join(titles)}" for place, titles in sets.items())
 
 
 def variant_table(group: Group) -> Table | None:
