@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,9 +87,12 @@ def _accuracy(groups: Sequence[Group]) -> bytes | None:
 
 
 def _latency(groups: Sequence[Group]) -> bytes | None:
+    places = Counter(g.place for g in groups)
+    place = max(places, key=lambda p: places[p], default=None)
     rows = [
         (f"{g.dataset}\n{e.name}{' *' if e.contended else ''}", e)
         for g in groups
+        if g.place == place
         for e in g.main
         if not e.derived and e.summary.stages
     ]
@@ -111,7 +115,7 @@ def _latency(groups: Sequence[Group]) -> bytes | None:
     axes.set_xlabel("seconds per question, mean")
     axes.grid(axis="x", color="#e5e5e5")
     axes.grid(axis="y", visible=False)
-    _title(axes, "Seconds by stage")
+    _title(axes, f"Seconds by stage ({place})" if len(places) > 1 else "Seconds by stage")
     _legend(axes)
     if any(e.contended for _, e in rows):
         figure.text(
