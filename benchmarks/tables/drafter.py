@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from statistics import fmean
 from typing import Any
 
 from stored import RESULTS, read_rows
 
+from specrag_native.evaluation.records import Record
 from specrag_native.evaluation.results import ResultSet, read_folder
 
 ZERO_SHOT = RESULTS / "zero-shot"
@@ -117,7 +119,7 @@ def alone_table() -> str:
         f"| set | questions | trained | {' | '.join(f'untrained, {x}' for x in layouts)} |",
         f"|---|---|---|{'---|' * len(layouts)}",
     ]
-    sums = [0.0] * (2 + len(layouts))
+    together: list[list[Record]] = [[] for _ in range(1 + len(layouts))]
     for dataset in sorted({r.header.dataset for r in untrained} & trained.keys()):
         beside = [
             next(r for r in untrained if r.header.dataset == dataset and _layout(r) == layout)
@@ -125,21 +127,30 @@ def alone_table() -> str:
         ]
         every = [trained[dataset], *beside]
         ids = set.intersection(*(set(r.records) for r in every))
-        right = [sum(r.records[i].grade.right for i in ids) for r in every]
-        sums = [a + b for a, b in zip(sums, [len(ids), *right], strict=True)]
-        shares = " | ".join(f"{100 * x / len(ids):.1f}%" for x in right)
-        lines.append(f"| {dataset} | {len(ids)} | {shares} |")
-    shares = " | ".join(f"{100 * x / sums[0]:.1f}%" for x in sums[1:])
+        found = [[r.records[i] for i in ids] for r in every]
+        lines.append(f"| {dataset} | {len(ids)} | {' | '.join(map(_graded, found))} |")
+        for kept, here in zip(together, found, strict=True):
+            kept += here
+    n = len(together[0])
     lines += [
-        f"| **together** | {sums[0]:.0f} | {shares} |",
+        f"| **together** | {n} | {' | '.join(map(_graded, together))} |",
         "",
-        "The draft with the highest score of the drafter, no verifier and no repair; the first "
+        "Right (exactly; mean words of an answer): the draft with the highest score of the "
+        "drafter, no verifier and no repair. Answers of many words hold an accepted one more "
+        "easily. The first "
         "questions of the reporting halves. The trained drafter with its fitted settings, as in "
         "docs/results.md; `specrag eval SETS --half report --limit 30 --method drafter --drafter "
         "smollm2-135m-instruct`, as it is and with `--set rerank=true --set draft_order=named "
         "--set n_drafts=3 --set passages_per_draft=1 --set layout=standalone`.",
     ]
     return "\n".join(lines)
+
+
+def _graded(records: list[Record]) -> str:
+    """Return how many answers are right, how many exactly, and how long they are."""
+    grades = [r.grade for r in records]
+    right, exact = (100 * fmean(getattr(g, k) for g in grades) for k in ("right", "exact"))
+    return f"{right:.1f}% ({exact:.1f}%; {fmean(g.words for g in grades):.1f})"
 
 
 def _alone(results: list[ResultSet]) -> list[ResultSet]:
