@@ -7,9 +7,10 @@ others; seconds of two machines are never set beside each other.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from specrag_native.evaluation.intervals import Interval, paired_difference
@@ -33,11 +34,11 @@ class Entry:
     derived: bool
     place: str | None = None
     """The machine whose seconds count; ``None``: any."""
-    summary: Summary = field(init=False)
 
-    def __post_init__(self) -> None:
-        found = summarise(list(self.records.values()), place=self.place)
-        object.__setattr__(self, "summary", found)
+    @functools.cached_property
+    def summary(self) -> Summary:
+        """The figures of its records; entries are renamed and placed before anyone reads them."""
+        return summarise(list(self.records.values()), place=self.place)
 
     def beside(self, other: Entry) -> list[tuple[Record, Record]]:
         """Return the records of this and of ``other``, by question, for the questions of both."""
