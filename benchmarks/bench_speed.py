@@ -10,9 +10,8 @@ fitted for the two models; *llama-cpp-speculative*, which a user would write aft
 and verifies every draft, of several passages each, and *llama-cpp-speculative-untuned* does so with
 the drafter's base, as one without this project's drafter would. Answers are appended to
 benchmarks/results/speed.jsonl as they come; what stands there of this machine is not measured
-again. With
---records DIR they are also kept there as `specrag eval --half report --out DIR` keeps them (with
---top 15 for musique), so that it need not answer them again.
+again. With --records DIR they are also kept there as `specrag eval --half report --out DIR` keeps
+them (with --top 15 for musique), so that it need not answer them again.
 
     python benchmarks/bench_speed.py hotpotqa --questions hotpotqa-dev.jsonl.gz --limit 20
     python benchmarks/bench_speed.py triviaqa --questions triviaqa-dpr-dev.jsonl.gz --limit 20

@@ -83,11 +83,8 @@ def naive_table() -> str:
     for workload, by_method in found.items():
         ours = by_method.get("cold", {})
         for method, answered in by_method.items():
-            rows = list(answered.values())
-            both = [(r["seconds"], ours[r["id"]]["seconds"]) for r in rows if r["id"] in ours]
-            times = median(a for a, _ in both) / median(b for _, b in both) if both else 0.0
-            cells = _cells(rows, {})
-            cells[2] = f"{times:.1f}" if both else "not known"
+            both = [(r["seconds"], ours[i]["seconds"]) for i, r in answered.items() if i in ours]
+            cells = _cells(answered, f"{_times(both):.1f}" if both else "not known")
             lines.append(f"| {WORKLOADS[workload]} | {NAIVE[method]} | {' | '.join(cells)} |")
     machines = [r["machine"] for m in found.values() for a in m.values() for r in a.values()]
     return "\n".join(
@@ -113,7 +110,7 @@ def speed_table() -> str:
     ]
     for workload, by_method in found.items():
         for method, answered in by_method.items():
-            cells = _cells(list(answered.values()), by_method.get("standard", {}))
+            cells = _cells(answered, _factor(answered, by_method.get("standard", {})))
             lines.append(f"| {WORKLOADS[workload]} | {METHODS[method]} | {' | '.join(cells)} |")
     machines = [r["machine"] for m in found.values() for a in m.values() for r in a.values()]
     return "\n".join(
@@ -131,14 +128,23 @@ def speed_table() -> str:
     )
 
 
-def _cells(rows: list[Row], standard: Answered) -> list[str]:
-    """Return what one line of the table says of a method's answers."""
+def _factor(answered: Answered, standard: Answered) -> str:
+    """Return how many times as long standard RAG takes, by medians and by single questions."""
+    both = [(standard[i]["seconds"], r["seconds"]) for i, r in answered.items() if i in standard]
+    if not both:
+        return "not known"
+    return f"{_times(both):.2f}x ({median(s / r for s, r in both):.2f}x) as long"
+
+
+def _times(pairs: list[tuple[float, float]]) -> float:
+    """Return how many times as long the first of some pairs takes, by medians."""
+    return median(a for a, _ in pairs) / median(b for _, b in pairs)
+
+
+def _cells(answered: Answered, factor: str) -> list[str]:
+    """Return what one line of a table says of a method's answers; ``factor`` is its third cell."""
+    rows = list(answered.values())
     seconds = sorted(r["seconds"] for r in rows)
-    both = [(standard[r["id"]]["seconds"], r["seconds"]) for r in rows if r["id"] in standard]
-    factor = "not known"
-    if both:
-        times = median(s for s, _ in both) / median(r for _, r in both)
-        factor = f"{times:.2f}x ({median(s / r for s, r in both):.2f}x) as long"
     tokens = [
         [fmean(r["usage"].get(role, {}).get(kind, 0) for r in rows) for kind in _TOKENS]
         for role in ("drafter", "verifier")
