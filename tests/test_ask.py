@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -203,18 +203,25 @@ def test_leaving_a_stream_early_stops_the_work(index: Path, drafter_path: Path) 
 def test_ctrl_c_stops_an_answer_and_leaves_the_index_usable(
     index: Path, drafter_path: Path, run: Run, small: tuple[str, ...]
 ) -> None:
-    words = ["ask", "Who came from Lisbon?", "--index", str(index), *small, "--drafts", "60"]
+    words = ["ask", "Who came from Lisbon?", "--index", str(index), *small]
+    terminal, other_end = os.openpty()  # on a terminal the command says what it is doing
     process = subprocess.Popen(
-        [sys.executable, "-m", "specrag_native", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-m", "specrag_native", *words], stdout=subprocess.PIPE, stderr=other_end
     )
-    time.sleep(2.5)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode in (0, 130), err  # 0: it was faster than the signal
-    assert "Traceback" not in err
+    os.close(other_end)
+    said = b""
+    try:
+        while b"drafting" not in said:
+            said += os.read(terminal, 4096)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        said += os.read(terminal, 4096)
+    finally:
+        process.kill()
+        os.close(terminal)
+    assert process.returncode == 130, said
+    assert b"specrag: stopped" in said
+    assert b"Traceback" not in said
     code, _, _ = run("ask", "Who came from Lisbon?", "--index", index, *small, "--json")
     assert code == 0
 
