@@ -10,7 +10,8 @@ What `specrag eval ... --method standard,speculative --half tune --set repair=ST
 repair_below=1 --set accept_above=1` wrote (every step is taken) gives the weights for answers that
 the verifier read itself likewise, one row per step of repair that found an answer. Then `repair`,
 `repair_below` and `accept_above` are those that would have cost the fewest of the verifier's tokens
-on these questions at no loss against standard RAG, by the held-out confidences.
+on these questions at no loss against standard RAG, by the held-out confidences of drafts and the
+probabilities of readings.
 
 What the runs say nothing about stays as it is kept for the pair.
 """
@@ -223,6 +224,7 @@ def traces_of(
                 step["step"],
                 _was_found(step),
                 float(step["right"] > 0),
+                float(step["probability"]),
                 readings.get((*key, i), 0.0),
                 _tokens(step["usage"]),
             )

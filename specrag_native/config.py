@@ -107,7 +107,8 @@ class Config:
     one after another until one gives an answer. ``redraft``: where none was read so far, the
     drafter drafts over other subsets, so many that no passage is left out, and all drafts are
     judged again. ``rationales``: the verifier answers from the rationales of the drafts alone.
-    ``short``: it reads all passages where they are short together, no more than some 300 words.
+    ``short``: it reads all passages where they are short together, no more than some 200 words;
+    where that is the first step, such passages are not drafted at all.
     ``subset``: it reads the passages of the most promising draft and, without ``unknown_above``,
     the best hit. ``named``: it reads the two most promising passages that the question names by
     their titles, or, where it does not name two, what ``subset`` reads. ``pair``: likewise,
@@ -123,8 +124,10 @@ class Config:
     sentence_tokens: int = 100
     """About how many tokens the sentences of ``sentences`` or ``extracts`` have together."""
     accept_above: float = 0.0
-    """Confidence that an answer of the verifier needs when a later step of ``repair`` could find a
-    better one; 0: the first answer is taken, as is the first of ``more``."""
+    """Mean probability per token that an answer of the verifier needs when a later step of
+    ``repair`` could find a better one; 0: the first answer is taken, as is the first of
+    ``more``. An answer that the verifier is unsure of is worth reading on for; that its
+    calibrated confidence is low may as well mean that no reading finds a right one."""
     grounded: bool = True
     """Whether an answer that the verifier gives in ``repair`` must stand in the passages it read,
     or whose rationales it read. One that does not was remembered, or reckoned, and counts as none:

@@ -174,6 +174,17 @@ def test_an_answer_read_in_part_is_kept_when_the_rest_is_cut() -> None:
     assert answer.left_out == ("reading all passages",)
 
 
+def test_short_passages_are_drafted_where_reading_them_does_not_fit() -> None:
+    rag, drafter, verifier = pipeline(Config(repair="short,subset"))
+    answer = rag.answer("How many?", hits=hits(8))
+    assert drafter.generated == [] and len(verifier.generated) == 1
+    rag._paces["drafter"] = Pace(prefill=1e-9)
+    rag._paces["verifier"] = Pace(prefill=1e6)
+    answer = rag.answer("How many?", hits=hits(8), budget_s=5.0)
+    assert len(drafter.generated) == 5 and len(verifier.generated) == 1
+    assert answer.answer == "three" and "reading short passages" in answer.left_out
+
+
 @pytest.mark.parametrize("method", ["speculative", "standard", "drafter"])
 def test_when_nothing_was_found_in_time_the_documents_are_not_blamed(method: Any) -> None:
     slowest = SlowEngine(write, no, step_s=STEP_S, steps_per_prompt=100)

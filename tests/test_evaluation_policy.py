@@ -10,7 +10,7 @@ FEW, MANY = "rationales", "more"
 
 
 def step(name: str, right: float, confidence: float, tokens: int, *, found: bool = True) -> Step:
-    return Step(name, found, right, confidence, tokens)
+    return Step(name, found, right, confidence, confidence, tokens)
 
 
 SURE = Trace(0.9, 1.0, 50, (step(FEW, 1, 0.8, 100), step(MANY, 1, 0.9, 300)), 1.0)
@@ -44,6 +44,13 @@ def test_an_answer_under_abstain_below_is_none() -> None:
 def test_steps_are_taken_until_one_is_accepted(above: float, right: float, tokens: int) -> None:
     out = replay(Policy((FEW, MANY), 0.5, above), [HARD])
     assert (out.right, out.tokens) == (right, tokens)
+
+
+def test_the_probability_decides_what_is_accepted_the_confidence_what_is_withheld() -> None:
+    trace = Trace(None, 0.0, 0, (Step(FEW, True, 0.0, 0.9, 0.3, 100), step(MANY, 1, 0.6, 300)), 1.0)
+    assert replay(Policy((FEW, MANY), 1.0, 0.8), [trace]).tokens == 100
+    assert replay(Policy((FEW, MANY), 1.0, 0.8, abstain_below=0.4), [trace]).right == 1.0
+    assert 0.9 in {p.accept_above for p in policies([trace], [(FEW, MANY)])}
 
 
 def test_the_last_word_counts_also_when_it_is_that_nothing_was_found() -> None:

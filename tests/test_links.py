@@ -179,13 +179,17 @@ def test_short_passages_are_all_read_at_once(monkeypatch: pytest.MonkeyPatch) ->
     assert [read(p) for p in prompts] == [[TOWN, FERRY, AUTHOR, BOOK]], "ruled out or not"
     assert [(s.step, s.whole, s.decided) for s in answer.repairs] == [("short", True, True)]
     assert answer.decided_by == "standard"
+    # As the first step it stands in for drafting.
+    assert answer.verdicts == () and "drafter" not in answer.usage
+    assert answer.skipped == ("drafts: the verifier reads all passages, they are short together",)
     # Once all is read there is nothing to read on, nor to draft.
     answer, prompts = ask(none, repair=steps, n_drafts=1)
-    assert [s.step for s in answer.repairs] == ["short"] and len(answer.verdicts) == 1
+    assert [s.step for s in answer.repairs] == ["short"] and answer.verdicts == ()
     assert answer.decided_by == "abstain"
     # After another step it comes to what that has read.
-    _, prompts = ask(none, repair="subset,short", n_drafts=4)
+    answer, prompts = ask(none, repair="subset,short", n_drafts=4)
     assert [read(p) for p in prompts] == [[FERRY], [FERRY, TOWN, AUTHOR, BOOK]]
+    assert len(answer.verdicts) == 4 and answer.skipped == ()
     # Passages that are not short together are read by their promise.
     n = sum(len(text) for _, text in TEXTS)
     monkeypatch.setattr(evidence, "SHORT_CHARACTERS", n)

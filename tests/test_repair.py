@@ -329,6 +329,17 @@ def test_an_answer_below_accept_above_is_passed_over_for_the_next_step() -> None
     assert steps(answer) == [("subset", "few", True)]
 
 
+def test_accept_above_is_of_the_probability_whatever_the_confidence() -> None:
+    verifier = FakeEngine(lambda p: ("few",) if passages_in(p) < 8 else ("many",), no)
+    hopeless = {"reading_weights": (-1.0, 0.0, 0.0, 0.0, 0.0), "accept_above": 0.6}
+    answer, _ = ask(FakeEngine(knows(3), yes), verifier, **hopeless)
+    assert steps(answer) == [("subset", "few", True)]
+    assert answer.confidence == pytest.approx(1 / (1 + math.e))
+    sure = {"reading_weights": (9.0, 0.0, 0.0, 0.0, 0.0), "accept_above": 0.61}
+    answer, _ = ask(FakeEngine(knows(3), yes), verifier, **sure)
+    assert steps(answer) == [("subset", "few", False), ("all", "many", True)]
+
+
 def test_the_last_word_of_the_verifier_counts() -> None:
     verifier = FakeEngine(lambda p: ("few",) if passages_in(p) < 8 else ("unknown",), no)
     answer, _ = ask(FakeEngine(knows(3), yes), verifier, accept_above=0.9)

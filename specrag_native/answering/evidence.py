@@ -14,9 +14,9 @@ from specrag_native.answering.citations import cite
 from specrag_native.answering.links import Links
 from specrag_native.types import Hit, Passage, RepairStep, Verdict
 
-SHORT_CHARACTERS = 1800
-"""Passages that have no more characters together are short: some 300 words of English, what two or
-three ordinary passages have."""
+SHORT_CHARACTERS = 1200
+"""Passages that have no more characters together are short: some 200 words of English. For the
+verifier to read them takes about as long as to draft them and to let it read the best."""
 
 Extract = Callable[[Sequence[Passage]], Sequence[tuple[Passage, Passage]]]
 """Returns the best sentences of passages as short passages, each with the passage it is from."""

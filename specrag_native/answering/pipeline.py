@@ -13,7 +13,13 @@ from specrag_native.answering.answer_text import settled
 from specrag_native.answering.baselines import StandardRAG, probability
 from specrag_native.answering.budget import Budget, Pace
 from specrag_native.answering.citations import cite
-from specrag_native.answering.repair import Repaired, agreeing_rationale, reads, repair
+from specrag_native.answering.repair import (
+    Repaired,
+    agreeing_rationale,
+    reads,
+    reads_at_once,
+    repair,
+)
 from specrag_native.answering.reranking import rerank
 from specrag_native.answering.rounds import Rounds
 from specrag_native.answering.run import Models, Run
@@ -128,9 +134,12 @@ class Pipeline:
     # --- Speculative RAG -------------------------------------------------------------------------
 
     def _speculative(self, run: Run) -> Answer:
-        rerank(run, self.models, self.config)
         rounds = Rounds(run, self.models, self.config)
-        rounds.draft()
+        if reads_at_once(run, self.config):
+            run.skipped.append("drafts: the verifier reads all passages, they are short together")
+        else:
+            rerank(run, self.models, self.config)
+            rounds.draft()
         rounds.verify(reads_next=reads(self.config.repair_steps))
         repaired = Repaired()
         if run.hits and not rounds.confident:

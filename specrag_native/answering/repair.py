@@ -47,10 +47,12 @@ are hardly ever among the best, and judging them costs time."""
 class Reading:
     """An answer that the verifier read from passages itself; empty where it found none.
 
-    ``whole``: it has read all passages. ``grounded``: the answer stands in what it read.
+    ``probability``: its mean per token. ``whole``: it has read all passages. ``grounded``: the
+    answer stands in what it read.
     """
 
     answer: str
+    probability: float
     confidence: float
     decided_by: DecidedBy
     passages: tuple[Passage, ...]
@@ -74,6 +76,18 @@ class Repaired:
     steps: list[Repair] = field(default_factory=list)
     reading: Reading | None = None
     nothing_there: bool = False
+
+
+def reads_at_once(run: Run, config: Config) -> bool:
+    """Return whether all passages are read at once, and none is drafted, as they are short.
+
+    That is where ``repair`` begins with ``short``: to read them costs the verifier no more than to
+    draft them and to read the best.
+    """
+    if config.repair_steps[:1] != ("short",):
+        return False
+    evidence = evidence_of("short", (), run.hits, ())
+    return evidence is not None and run.budget.fits("verifier", _tokens(evidence.read))
 
 
 def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired:
@@ -126,7 +140,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
             continue
         taken = reading.found and reading.confidence >= config.abstain_below
         out.reading, out.nothing_there = (reading if taken else None), not taken
-        enough = step == "more" or not left or reading.confidence >= config.accept_above
+        enough = step == "more" or not left or reading.probability >= config.accept_above
         if taken and enough:
             break
         seen = evidence.whole
@@ -196,15 +210,14 @@ def _read(
     What it writes is not shown as it is written: it may turn out not to stand in what was read.
     """
     reader = StandardRAG(models.verifier, config, may_abstain=True)
-    reading, said = None, 0.0
+    reading = None
     with run.measured() as cost, run.stage("repair"), run.may_be_cut(_NAMES[step]):
         text, logprob, usage = reader.answer(
             run.question, evidence.read, keeps_first=evidence.begins_whole, cancel=run.flag
         )
         run.add("verifier", usage)
-        said = probability(logprob)
-        reading = _reading(run, rounds, config, step, evidence, text, said)
-    out.steps.append(_taken(step, reading, said, cost))
+        reading = _reading(run, rounds, config, evidence, text, probability(logprob))
+    out.steps.append(_taken(step, reading, cost))
     return reading
 
 
@@ -212,7 +225,6 @@ def _reading(
     run: Run,
     rounds: Rounds,
     config: Config,
-    step: RepairStep,
     evidence: Evidence,
     text: str,
     said: float,
@@ -222,6 +234,7 @@ def _reading(
     drafts = [v.draft for v in rounds.verdicts]
     return Reading(
         answer=answer,
+        probability=said,
         confidence=reading_confidence(text, said, drafts, config.reading_weights, whole=whole),
         decided_by="standard" if whole else "repair",
         passages=evidence.passages,
@@ -231,7 +244,7 @@ def _reading(
     )
 
 
-def _taken(step: RepairStep, reading: Reading | None, said: float, cost: Cost) -> Repair:
+def _taken(step: RepairStep, reading: Reading | None, cost: Cost) -> Repair:
     """Return the record of a step that let the verifier read; ``None``: time was up before."""
     return Repair(
         step,
@@ -240,7 +253,7 @@ def _taken(step: RepairStep, reading: Reading | None, said: float, cost: Cost) -
         decided=False,
         seconds=cost.seconds,
         usage=dict(cost.usage),
-        probability=said,
+        probability=reading.probability if reading else 0.0,
         whole=reading is not None and reading.whole,
         grounded=reading is None or reading.grounded,
     )

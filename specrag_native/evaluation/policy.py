@@ -12,11 +12,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of repair. ``found``: it gave an answer that stands in what was read."""
+    """A step of repair. ``found``: it gave an answer that stands in what was read.
+
+    ``probability``: of that answer, mean per token. ``confidence``: that it is right.
+    """
 
     name: str
     found: bool
     right: float
+    probability: float
     confidence: float
     tokens: int
 
@@ -76,7 +80,7 @@ def replay(policy: Policy, traces: Sequence[Trace]) -> Outcome:
             tokens += step.tokens
             taken = step.found and step.confidence >= policy.abstain_below
             answer = step if taken else None  # the last word counts
-            enough = step.name == "more" or step.confidence >= policy.accept_above
+            enough = step.name == "more" or step.probability >= policy.accept_above
             if taken and enough:
                 break
         abstained += answer is None
@@ -88,9 +92,9 @@ def replay(policy: Policy, traces: Sequence[Trace]) -> Outcome:
 def policies(
     traces: Sequence[Trace], orders: Iterable[tuple[str, ...]], *, abstain_below: float = 0.0
 ) -> list[Policy]:
-    """Return policies with thresholds between the confidences of some questions."""
+    """Return policies with thresholds between the confidences, or probabilities, of questions."""
     drafts = {_down(t.draft_confidence) for t in traces if t.draft_confidence is not None}
-    steps = {_down(s.confidence) for t in traces for s in t.steps if s.found}
+    steps = {_down(s.probability) for t in traces for s in t.steps if s.found}
     return [
         Policy(order, below, above, abstain_below)
         for order, below, above in itertools.product(
@@ -99,9 +103,9 @@ def policies(
     ]
 
 
-def _down(confidence: float) -> float:
-    """Return a confidence as a threshold will be written: two places, not above it."""
-    return int(confidence * 100) / 100
+def _down(probability: float) -> float:
+    """Return a probability as a threshold will be written: two places, not above it."""
+    return int(probability * 100) / 100
 
 
 def cheapest(
