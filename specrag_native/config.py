@@ -194,7 +194,7 @@ class Config:
                 f"repair must be off, or some of {', '.join(get_args(RepairStep))} with commas "
                 f"between and none twice, got {self.repair!r}"
             )
-        for name, n in (("confidence_weights", 7), ("reading_weights", 5)):
+        for name, n in (("confidence_weights", 7), ("reading_weights", 6)):
             if (got := len(getattr(self, name))) not in (0, n):
                 raise ConfigError(f"{name} must be {n} numbers or none, got {got}")
         if not (self.use_draft_score or self.use_self_containment or self.use_self_reflection):

@@ -104,7 +104,7 @@ def test_what_predicts_gets_weight_and_is_calibrated(tmp_path: Path) -> None:
     assert found["drafts"]["ece"] < 0.2  # the fit is cautious
     assert found["repair_below"] < 1.0
     assert found["readings"]["answers"] == 120
-    assert found["reading_weights"][1] > 0.3 and len(found["reading_weights"]) == 5
+    assert found["reading_weights"][1] > 0.3 and len(found["reading_weights"]) == 6
 
 
 def test_only_answers_that_were_read_count_as_readings(tmp_path: Path) -> None:

@@ -72,14 +72,16 @@ def test_features_of_a_reading_say_what_they_are_called() -> None:
             "agreement": 1.0,
             "unknown_logprob": -3.0,
             "whole": 1.0,
+            "undrafted": 0.0,
         }
     )
     assert reading_features("x", 1.0, drafts, whole=False)[1:3] == (6.0, 0.0)
+    assert reading_features("x", 0.5, [], whole=True)[1:] == (0.0, 0.0, 0.0, 1.0, 1.0)
 
 
 def test_a_reading_without_weights_has_its_own_probability() -> None:
     assert reading_confidence("8", 0.7, [], whole=True) == 0.7
-    assert reading_confidence("8", 0.7, [], (0.0, 1.0, 0, 0, 0), whole=True) == pytest.approx(0.7)
+    assert reading_confidence("8", 0.7, [], (0.0, 1.0, 0, 0, 0, 0), whole=True) == pytest.approx(0.7)
 
 
 def test_weights_make_a_probability_that_support_can_only_lower() -> None:
@@ -147,5 +149,5 @@ def test_settings_are_those_of_exactly_the_two_files(
 def test_a_wrong_number_of_weights_is_refused() -> None:
     with pytest.raises(ConfigError, match="confidence_weights must be 7"):
         Config(confidence_weights=(1.0,))
-    with pytest.raises(ConfigError, match="reading_weights must be 5"):
+    with pytest.raises(ConfigError, match="reading_weights must be 6"):
         Config(reading_weights=(1.0,))

@@ -111,6 +111,11 @@ def test_unlike_runs_are_kept_apart(tmp_path: Path) -> None:
     # Standard RAG reads neither the drafter nor the number of drafts.
     standard = identity(Config(), method="standard")
     assert identity(Config(n_drafts=3), method="standard") == standard
+    # Without repair, nobody reads what it is set to do; with it, everybody does.
+    assert identity(Config(accept_above=0.4)) != base
+    drafts = identity(Config(repair="off"))
+    assert drafts != base and identity(Config(repair="off", accept_above=0.4)) == drafts
+    assert identity(Config(repair="off", repair_below=0.1)) != drafts
     models["drafter"] = "another"
     assert identity(Config()) != base
     assert identity(Config(), method="standard") == standard

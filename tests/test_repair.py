@@ -298,14 +298,14 @@ def test_abstaining_needs_no_evidence() -> None:
 
 
 def test_a_reading_has_the_confidence_of_its_weights() -> None:
-    settings: dict[str, Any] = {"reading_weights": (1.0, 0.0, 0.5, -0.5, 0.0)}
+    settings: dict[str, Any] = {"reading_weights": (1.0, 0.0, 0.5, -0.5, 0.0, 0.0)}
     drafter = FakeEngine(knows(3), yes, none_where(3))
     answer, _ = ask(drafter, reads("answer 3"), **settings)
     agrees = 1.0 + 0.5 - 0.5 * math.log(0.13)
     assert answer.confidence == pytest.approx(1 / (1 + math.exp(-agrees)))
     assert answer.repairs[0].probability == pytest.approx(0.6065, abs=1e-4)
     doubted, _ = ask(
-        FakeEngine(knows(3), yes), reads("answer 3"), reading_weights=(-3.0, 0, 0, 0, 0)
+        FakeEngine(knows(3), yes), reads("answer 3"), reading_weights=(-3.0, 0, 0, 0, 0, 0)
     )
     assert doubted.answer == ABSTAIN_TEXT  # 5%, under abstain_below
     assert not any(s.decided for s in doubted.repairs)
@@ -331,11 +331,11 @@ def test_an_answer_below_accept_above_is_passed_over_for_the_next_step() -> None
 
 def test_accept_above_is_of_the_probability_whatever_the_confidence() -> None:
     verifier = FakeEngine(lambda p: ("few",) if passages_in(p) < 8 else ("many",), no)
-    hopeless = {"reading_weights": (-1.0, 0.0, 0.0, 0.0, 0.0), "accept_above": 0.6}
+    hopeless = {"reading_weights": (-1.0, 0.0, 0.0, 0.0, 0.0, 0.0), "accept_above": 0.6}
     answer, _ = ask(FakeEngine(knows(3), yes), verifier, **hopeless)
     assert steps(answer) == [("subset", "few", True)]
     assert answer.confidence == pytest.approx(1 / (1 + math.e))
-    sure = {"reading_weights": (9.0, 0.0, 0.0, 0.0, 0.0), "accept_above": 0.61}
+    sure = {"reading_weights": (9.0, 0.0, 0.0, 0.0, 0.0, 0.0), "accept_above": 0.61}
     answer, _ = ask(FakeEngine(knows(3), yes), verifier, **sure)
     assert steps(answer) == [("subset", "few", False), ("all", "many", True)]
 

@@ -25,10 +25,11 @@ per token of the answer (drafter) and of answer and rationale (verifier); the sh
 with an answer that give this one; the share of all drafts that give an answer; the
 log-probability with which the drafter would have said "unknown" here."""
 
-READING_FEATURES = ("one", "log_odds", "agreement", "unknown_logprob", "whole")
+READING_FEATURES = ("one", "log_odds", "agreement", "unknown_logprob", "whole", "undrafted")
 """The same for an answer that the verifier read itself: a constant; the log-odds of its mean
 probability per token; whether a draft gives the same answer; the lowest log-probability with which
-the drafter would have said "unknown", of any draft; whether all passages were read."""
+the drafter would have said "unknown", of any draft; whether all passages were read; whether nothing
+was drafted, as they are short together."""
 
 Weights = tuple[float, ...]
 _LIMIT = 6.0
@@ -82,7 +83,7 @@ def reading_features(
     """
     agrees = any(answer_key(d.answer) == answer_key(answer) for d in drafts if not d.unknown)
     none = min((_unknown_logprob(d) for d in drafts), default=0.0)
-    return 1.0, _log_odds(probability), float(agrees), none, float(whole)
+    return 1.0, _log_odds(probability), float(agrees), none, float(whole), float(not drafts)
 
 
 def reading_confidence(

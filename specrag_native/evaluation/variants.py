@@ -82,6 +82,9 @@ _READS: Mapping[str, tuple[str, ...]] = {
 }
 """Settings each method reads; the others read all."""
 
+_OF_REPAIR = ("reading_weights", "sentence_tokens", "accept_above", "grounded")
+"""Settings that say what repair does, so that without it nothing reads them."""
+
 _ROLES: Mapping[str, tuple[str, ...]] = {
     "standard": ("verifier",),
     "corrective": ("verifier",),
@@ -112,6 +115,8 @@ class Variant:
         del values["top"]  # part of where the passages come from
         if not values["rerank"]:  # results of when there was none are results without
             del values["rerank"]
+        if self.method == "speculative" and values["repair"] == "off":
+            values = {n: v for n, v in values.items() if n not in _OF_REPAIR}
         reads = _READS.get(self.method)
         return values if reads is None else {n: values[n] for n in reads if n in values}
 
