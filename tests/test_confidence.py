@@ -81,7 +81,8 @@ def test_features_of_a_reading_say_what_they_are_called() -> None:
 
 def test_a_reading_without_weights_has_its_own_probability() -> None:
     assert reading_confidence("8", 0.7, [], whole=True) == 0.7
-    assert reading_confidence("8", 0.7, [], (0.0, 1.0, 0, 0, 0, 0), whole=True) == pytest.approx(0.7)
+    believed = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    assert reading_confidence("8", 0.7, [], believed, whole=True) == pytest.approx(0.7)
 
 
 def test_weights_make_a_probability_that_support_can_only_lower() -> None:
