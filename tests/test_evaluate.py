@@ -15,6 +15,9 @@ import pytest
 from specrag_native.cli import eval as eval_command
 from specrag_native.cli.settings import read_settings
 from specrag_native.config import Config
+from specrag_native.evaluation.metrics import Grade
+from specrag_native.evaluation.records import Header, Record
+from specrag_native.evaluation.results import ResultSet
 from specrag_native.evaluation.variants import expand
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "evaluate.py"
@@ -95,3 +98,33 @@ def test_ablations_are_runs_that_the_command_takes(
         assert {"speculative", "drafter", "speculative m=10", "speculative k=4"} <= set(found)
         assert {"speculative random-subsets", "speculative assistant-layout"} <= set(found)
         assert "speculative exact-layout" not in found  # it is the default where none is fitted
+
+
+def test_questions_seen_before_the_settings_were_chosen_are_told_from_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    after: Callable[[list[ResultSet], int], list[ResultSet]] = runpy.run_path(
+        str(SCRIPT.parent / "tables" / "overall.py")
+    )["after"]
+
+    def results(dataset: str, method: str, ids: str) -> ResultSet:
+        header = Header(dataset, method, method, "0" * 16, {}, {}, "given", {}, "")
+        grade = Grade(1.0, 1.0, 1.0, 1.0)
+        records = {
+            id: Record(dataset, id, method, "0" * 16, "qa", "x", grade, 0.0, method, 0.5)
+            for id in ids
+        }
+        return ResultSet(header, records)
+
+    found = after(
+        [
+            results("one", "standard", "abcd"),
+            results("one", "speculative", "dcba"),  # the order of standard RAG counts
+            results("two", "standard", "ef"),  # all of them were seen
+            results("two", "speculative", "ef"),
+        ],
+        2,
+    )
+    left = [(r.header.dataset, r.header.method, set(r.records)) for r in found]
+    assert left == [("one", "standard", {"c", "d"}), ("one", "speculative", {"c", "d"})]
