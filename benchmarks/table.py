@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tables import cache, documents, drafter, engine, overall, readings, retrieval, speed
+from tables import cache, dial, documents, drafter, engine, overall, readings, retrieval, speed
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -57,6 +57,7 @@ def main() -> int:
             {
                 "speed": speed.speed_table(),
                 "naive": speed.naive_table(),
+                "dial": dial.dial_table(),
                 "readings": readings.readings_table(),
                 "cache": cache.cache_table(),
                 "documents": documents.documents_table(),

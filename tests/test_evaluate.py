@@ -128,3 +128,32 @@ def test_questions_seen_before_the_settings_were_chosen_are_told_from_the_others
     )
     left = [(r.header.dataset, r.header.method, set(r.records)) for r in found]
     assert left == [("one", "standard", {"c", "d"}), ("one", "speculative", {"c", "d"})]
+
+
+@pytest.mark.parametrize(
+    ("last", "asked", "expected"),
+    [
+        ({"probability": 0.7, "whole": False}, 0.7, (0.0, 2.0, False)),
+        ({"probability": 0.69, "whole": False}, 0.7, (1.0, 2.0 + 9.0, True)),
+        ({"probability": 0.1, "whole": True}, 0.7, (0.0, 2.0, True)),  # there is no more to read
+        (None, 0.7, (1.0, 2.0 + 9.0, True)),
+    ],
+)
+def test_an_answer_below_what_is_asked_for_is_replayed_as_standard_rag(
+    monkeypatch: pytest.MonkeyPatch,
+    last: dict[str, Any] | None,
+    asked: float,
+    expected: tuple[float, float, bool],
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    from tables.dial import play
+
+    def record(right: float, seconds: float, **more: Any) -> Record:
+        grade = Grade(right, right, right, 1.0)
+        timings = {"total": seconds}
+        said = ("set", "q", "x", "0" * 16, "qa", "x", grade, 0.0, "x", 0.5)
+        return Record(*said, timings=timings, **more)
+
+    steps = ({"probability": 0.2, "whole": False}, last) if last else ()
+    played = play(record(0.0, 2.0, repairs=steps), record(1.0, 9.0), asked)
+    assert (played.right, played.seconds, played.whole) == expected

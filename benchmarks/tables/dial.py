@@ -1,0 +1,88 @@
+"""What it would come to if the verifier read on more often: accuracy against seconds.
+
+Replayed from the stored evaluation: where an answer has a lower probability than is asked for, the
+question has standard RAG's answer, and the seconds of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from stored import RESULTS
+
+from specrag_native.evaluation.comparison import group
+from specrag_native.evaluation.intervals import paired_difference
+from specrag_native.evaluation.records import Record
+from specrag_native.evaluation.results import read_folder
+
+ASKED = (0.4, 0.6, 0.7, 0.8, 0.9)
+"""Values of `accept_above`; the first is the default, which is measured and not replayed."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """One question: how right, and seconds, beside standard RAG; ``whole``: everything was read."""
+
+    right: float
+    standard_right: float
+    seconds: float
+    standard_seconds: float
+    whole: bool
+    timed: bool
+
+
+def play(ours: Record, standard: Record, asked: float) -> Played:
+    """Return what a question would come to with this value of `accept_above`."""
+    last = ours.repairs[-1] if ours.repairs else {}
+    whole = bool(last.get("whole", False))
+    reads_on = not whole and float(last.get("probability", 0.0)) < asked
+    seconds, standard_seconds = ours.timings["total"], standard.timings["total"]
+    return Played(
+        standard.grade.right if reads_on else ours.grade.right,
+        standard.grade.right,
+        seconds + standard_seconds if reads_on else seconds,
+        standard_seconds,
+        whole or reads_on,
+        ours.machine == standard.machine,
+    )
+
+
+def line(asked: float, played: Iterable[Played]) -> str:
+    """Return the line of one value."""
+    found = list(played)
+    timed = [p for p in found if p.timed]
+    n = len(found)
+    interval = paired_difference([p.right for p in found], [p.standard_right for p in found])
+    cells = [
+        f"{asked:g}",
+        f"{100 * sum(p.whole for p in found) / n:.0f}%",
+        f"{100 * sum(p.right for p in found) / n:.1f}%",
+        f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]",
+        f"{median(p.standard_seconds / p.seconds for p in timed):.2f}x",
+        f"{sum(p.standard_seconds for p in timed) / sum(p.seconds for p in timed):.2f}x",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def dial_table() -> str:
+    """Return the Markdown of accuracy and seconds by `accept_above`, over all sets."""
+    pairs = [
+        pair
+        for g in group(read_folder(RESULTS / "eval"))
+        if (entry := g.find("speculative")) is not None and g.baseline is not None
+        for pair in entry.beside(g.baseline)
+    ]
+    standard = 100 * sum(b.grade.right for _, b in pairs) / len(pairs)
+    lines = [
+        "| `accept_above` | reads everything | right | difference, points [95%] "
+        "| standard RAG takes, median of ratios | all seconds together |",
+        "|---|---|---|---|---|---|",
+        *(line(asked, [play(a, b, asked) for a, b in pairs]) for asked in ASKED),
+        "",
+        f"{len(pairs)} questions of the reporting halves, standard RAG right on {standard:.1f}%. "
+        f"The first line is measured, the others are replayed: where the answer has a lower "
+        "probability, standard RAG's answer and both seconds count. Seconds of one machine only.",
+    ]
+    return "\n".join(lines)
