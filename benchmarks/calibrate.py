@@ -39,6 +39,7 @@ from specrag_native.answering.confidence import (
     features,
     reading_features,
 )
+from specrag_native.answering.repair import DRAFTING
 from specrag_native.config import Config
 from specrag_native.evaluation.datasets import half_of
 from specrag_native.evaluation.offline import total
@@ -153,7 +154,7 @@ def winner_of(header: Header, record: Record) -> DraftRecord | None:
     """Return the draft with the highest score, if all were verified."""
     if header.config.get("verify", "always") != "always":
         return None
-    if any(step["step"] == "redraft" for step in record.repairs):
+    if any(step["step"] in DRAFTING for step in record.repairs):
         return None
     verified = [d for d in record.drafts if d.verified]
     return max(verified, key=lambda d: total(d, header.config), default=None)
@@ -186,10 +187,12 @@ def reading_rows(runs: Runs) -> Rows:
     rows = Rows()
     for header, record in runs.records():
         drafts = [verdict_of(d).draft for d in record.drafts]
+        drafted = [i for i, step in enumerate(record.repairs) if step["step"] == "draft"]
         for i, step in enumerate(record.repairs):
             if _was_found(step):
+                known = [] if drafted and i < drafted[0] else drafts
                 found = reading_features(
-                    step["answer"], step["probability"], drafts, whole=step["whole"]
+                    step["answer"], step["probability"], known, whole=step["whole"]
                 )
                 key = (record.dataset, record.id, header.config_hash, i)
                 rows.add(key, found, step["right"] > 0)
@@ -198,7 +201,7 @@ def reading_rows(runs: Runs) -> Rows:
 
 def _was_found(step: Mapping[str, Any]) -> bool:
     """Whether a step read an answer; runs before these were told apart do not say."""
-    return bool(step["answer"]) and step["step"] != "redraft" and step.get("grounded", False)
+    return bool(step["answer"]) and step["step"] not in DRAFTING and step.get("grounded", False)
 
 
 def traces_of(
@@ -229,7 +232,7 @@ def traces_of(
                 _tokens(step["usage"]),
             )
             for i, step in enumerate(record.repairs)
-            if step["step"] != "redraft"
+            if step["step"] not in DRAFTING
         )
         winner = winner_of(header, record)
         usage = {role: dataclasses.asdict(u) for role, u in record.usage.items()}

@@ -104,11 +104,12 @@ class Config:
     """Answers with a confidence below this are withheld: the documents do not say."""
     repair: str = "all"
     """What is done when no draft reaches ``repair_below``: ``off``, or steps with commas between,
-    one after another until one gives an answer. ``redraft``: where none was read so far, the
-    drafter drafts over other subsets, so many that no passage is left out, and all drafts are
-    judged again. ``rationales``: the verifier answers from the rationales of the drafts alone.
-    ``short``: it reads all passages where they are short together, no more than some 200 words;
-    where that is the first step, such passages are not drafted at all.
+    one after another until one gives an answer. ``draft``: only now the drafter drafts, over what
+    was not read so far; without this step it does before all others. ``redraft``: where none was
+    read so far, the drafter drafts over other subsets, so many that no passage is left out, and all
+    drafts are judged again. ``rationales``: the verifier answers from the rationales of the drafts
+    alone. ``short``: it reads all passages where they are short together, no more than some 200
+    words.
     ``subset``: it reads the passages of the most promising draft and, without ``unknown_above``,
     the best hit. ``named``: it reads the two most promising passages that the question names by
     their titles, or, where it does not name two, what ``subset`` reads. ``pair``: likewise,

@@ -23,6 +23,7 @@ DecidedBy = Literal["speculative", "repair", "standard", "drafter", "abstain"]
 """Which step of the method gave the answer."""
 
 RepairStep = Literal[
+    "draft",
     "redraft",
     "rationales",
     "short",

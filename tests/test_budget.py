@@ -175,7 +175,7 @@ def test_an_answer_read_in_part_is_kept_when_the_rest_is_cut() -> None:
 
 
 def test_short_passages_are_drafted_where_reading_them_does_not_fit() -> None:
-    rag, drafter, verifier = pipeline(Config(repair="short,subset"))
+    rag, drafter, verifier = pipeline(Config(repair="short,draft,subset"))
     answer = rag.answer("How many?", hits=hits(8))
     assert drafter.generated == [] and len(verifier.generated) == 1
     rag._paces["drafter"] = Pace(prefill=1e-9)

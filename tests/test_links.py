@@ -29,6 +29,9 @@ TEXTS = (
 )
 
 
+TITLES = {title: i for i, (title, _) in enumerate(TEXTS)}
+
+
 def titled(texts: Sequence[tuple[str, str]]) -> list[Passage]:
     return [dataclasses.replace(passage(i, x), title=t) for i, (t, x) in enumerate(texts)]
 
@@ -179,23 +182,41 @@ def test_short_passages_are_all_read_at_once(monkeypatch: pytest.MonkeyPatch) ->
     assert [read(p) for p in prompts] == [[TOWN, FERRY, AUTHOR, BOOK]], "ruled out or not"
     assert [(s.step, s.whole, s.decided) for s in answer.repairs] == [("short", True, True)]
     assert answer.decided_by == "standard"
-    # As the first step it stands in for drafting.
-    assert answer.verdicts == () and "drafter" not in answer.usage
-    assert answer.skipped == ("drafts: the verifier reads all passages, they are short together",)
     # Once all is read there is nothing to read on, nor to draft.
     answer, prompts = ask(none, repair=steps, n_drafts=1)
-    assert [s.step for s in answer.repairs] == ["short"] and answer.verdicts == ()
+    assert [s.step for s in answer.repairs] == ["short"] and len(answer.verdicts) == 1
     assert answer.decided_by == "abstain"
+    answer, prompts = ask(none, repair="short,draft,more")
+    assert [s.step for s in answer.repairs] == ["short"] and answer.verdicts == ()
+    assert answer.decided_by == "abstain" and "drafter" not in answer.usage
     # After another step it comes to what that has read.
-    answer, prompts = ask(none, repair="subset,short", n_drafts=4)
+    _, prompts = ask(none, repair="subset,short", n_drafts=4)
     assert [read(p) for p in prompts] == [[FERRY], [FERRY, TOWN, AUTHOR, BOOK]]
-    assert len(answer.verdicts) == 4 and answer.skipped == ()
     # Passages that are not short together are read by their promise.
     n = sum(len(text) for _, text in TEXTS)
     monkeypatch.setattr(evidence, "SHORT_CHARACTERS", n)
     assert len(read(ask(none, repair=steps)[1][0])) == 4
     monkeypatch.setattr(evidence, "SHORT_CHARACTERS", n - 1)
     assert len(read(ask(none, repair=steps)[1][0])) < 4
+
+
+def test_passages_are_drafted_only_when_reading_gave_no_answer() -> None:
+    none = {BOOK: 0.5, AUTHOR: 0.3, FERRY: 0.1, TOWN: 0.2}
+    steps: dict[str, Any] = {"repair": "pair,draft,subset,all", "draft_order": "named"}
+    answer, prompts = ask(none, "Tomas Reed", **steps)
+    assert [s.step for s in answer.repairs] == ["pair"] and answer.verdicts == ()
+    assert "drafter" not in answer.usage and answer.answer == "Tomas Reed"
+    (first,) = prompts
+    # What was read is not drafted; the best draft says what is read next.
+    answer, prompts = ask(none, **steps)
+    assert [s.step for s in answer.repairs] == ["pair", "draft", "subset", "all"]
+    drafted = {TITLES[v.draft.subset.passages[0].title] for v in answer.verdicts}
+    assert drafted == {BOOK, AUTHOR, FERRY, TOWN} - set(read(first)) and len(drafted) == 2
+    assert read(prompts[1]) == [*read(first), min(drafted, key=lambda i: none[i])]
+    assert set(read(prompts[2])) == {BOOK, AUTHOR, FERRY, TOWN}
+    # An answer that the verifier is unsure of is read on for, too.
+    answer, prompts = ask(none, "Tomas Reed", accept_above=0.99, **steps)
+    assert [s.step for s in answer.repairs] == ["pair", "draft", "subset", "all"]
 
 
 @pytest.mark.parametrize("retrieved", [False, True])

@@ -340,6 +340,14 @@ def test_accept_above_is_of_the_probability_whatever_the_confidence() -> None:
     assert steps(answer) == [("subset", "few", False), ("all", "many", True)]
 
 
+def test_a_draft_that_is_good_enough_ends_reading() -> None:
+    verifier = FakeEngine(lambda p: ("unknown",), yes)
+    answer, _ = ask(FakeEngine(knows(3), yes), verifier, repair="pair,draft,all")
+    assert [s.step for s in answer.repairs] == ["pair", "draft"]
+    assert (answer.answer, answer.decided_by) == ("answer 3", "speculative")
+    assert answer.repairs[1].confidence == answer.confidence >= 0.9
+
+
 def test_the_last_word_of_the_verifier_counts() -> None:
     verifier = FakeEngine(lambda p: ("few",) if passages_in(p) < 8 else ("unknown",), no)
     answer, _ = ask(FakeEngine(knows(3), yes), verifier, accept_above=0.9)

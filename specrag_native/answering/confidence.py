@@ -29,7 +29,7 @@ READING_FEATURES = ("one", "log_odds", "agreement", "unknown_logprob", "whole", 
 """The same for an answer that the verifier read itself: a constant; the log-odds of its mean
 probability per token; whether a draft gives the same answer; the lowest log-probability with which
 the drafter would have said "unknown", of any draft; whether all passages were read; whether nothing
-was drafted, as they are short together."""
+had been drafted by then."""
 
 Weights = tuple[float, ...]
 _LIMIT = 6.0

@@ -16,6 +16,7 @@ from specrag_native.answering.citations import cite
 from specrag_native.answering.repair import (
     Repaired,
     agreeing_rationale,
+    drafts_first,
     reads,
     reads_at_once,
     repair,
@@ -135,12 +136,11 @@ class Pipeline:
 
     def _speculative(self, run: Run) -> Answer:
         rounds = Rounds(run, self.models, self.config)
-        if reads_at_once(run, self.config):
-            run.skipped.append("drafts: the verifier reads all passages, they are short together")
-        else:
+        if not reads_at_once(run, self.config):
             rerank(run, self.models, self.config)
+        if drafts_first(self.config):
             rounds.draft()
-        rounds.verify(reads_next=reads(self.config.repair_steps))
+            rounds.verify(reads_next=reads(self.config.repair_steps))
         repaired = Repaired()
         if run.hits and not rounds.confident:
             repaired = repair(run, rounds, self.models, self.config)

@@ -1,5 +1,7 @@
 """What happens when no draft is good enough: more drafts, or the verifier reads passages itself.
 
+Where the steps say so, drafting waits for its turn among them.
+
 Law: what the verifier has read stays the beginning of what it reads next, so nothing is computed
 twice, and its last word counts.
 """
@@ -38,6 +40,8 @@ _NAMES = {
 }
 """What an answer calls a step that did not fit into its budget."""
 
+DRAFTING = ("draft", "redraft")
+"""The steps in which the drafter writes and the verifier does not read."""
 MOST_EXTRACTED = 5
 """Of how many passages that a cross-encoder ranked the sentences are judged: those of the others
 are hardly ever among the best, and judging them costs time."""
@@ -78,16 +82,16 @@ class Repaired:
     nothing_there: bool = False
 
 
-def reads_at_once(run: Run, config: Config) -> bool:
-    """Return whether all passages are read at once, and none is drafted, as they are short.
+def drafts_first(config: Config) -> bool:
+    """Return whether drafts are written before anything is read: they are no step of their own."""
+    return "draft" not in config.repair_steps
 
-    That is where ``repair`` begins with ``short``: to read them costs the verifier no more than to
-    draft them and to read the best.
-    """
-    if config.repair_steps[:1] != ("short",):
+
+def reads_at_once(run: Run, config: Config) -> bool:
+    """Return whether the first that is done is to read all passages, as they are short."""
+    if drafts_first(config) or config.repair_steps[0] != "short":
         return False
-    evidence = evidence_of("short", (), run.hits, ())
-    return evidence is not None and run.budget.fits("verifier", _tokens(evidence.read))
+    return evidence_of("short", (), run.hits, ()) is not None
 
 
 def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired:
@@ -117,6 +121,13 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
 
     while left:
         step = left.pop(0)
+        if step == "draft":
+            if len(seen) < len(run.hits):  # else there is nothing to draft from
+                _draft(run, rounds, out, seen, reads_next=reads(left))
+                if rounds.confident:
+                    out.reading, out.nothing_there = None, False
+                    break
+            continue
         if step == "redraft":
             if out.reading is not None or len(seen) == len(run.hits):
                 continue  # only reading on can better what was read, and no draft what was all read
@@ -149,7 +160,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     out.nothing_there &= whole
     if out.reading is not None:
         at = max(
-            i for i, s in enumerate(out.steps) if s.answer and s.grounded and s.step != "redraft"
+            i for i, s in enumerate(out.steps) if s.answer and s.grounded and s.step not in DRAFTING
         )
         out.steps[at] = dataclasses.replace(out.steps[at], decided=True)
     return out
@@ -157,10 +168,20 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
 
 def reads(steps: Sequence[RepairStep]) -> bool:
     """Return whether the first of the steps to come lets the verifier read."""
-    return bool(steps) and steps[0] != "redraft"
+    return bool(steps) and steps[0] not in DRAFTING
 
 
-# --- Drafting once more --------------------------------------------------------------------------
+# --- Drafting ------------------------------------------------------------------------------------
+
+
+def _draft(
+    run: Run, rounds: Rounds, out: Repaired, seen: Sequence[Passage], *, reads_next: bool
+) -> None:
+    """Draft over the passages that were not read, for the first time, and judge."""
+    with run.measured() as cost:
+        rounds.draft({p.id for p in seen})
+        rounds.verify(reads_next=reads_next)
+    out.steps.append(_drafted("draft", rounds, cost))
 
 
 def _redraft(run: Run, rounds: Rounds, out: Repaired, *, reads_next: bool) -> bool:
@@ -169,13 +190,15 @@ def _redraft(run: Run, rounds: Rounds, out: Repaired, *, reads_next: bool) -> bo
         if not rounds.redraft():
             return False
         rounds.verify(reads_next=reads_next)
-    answer = rounds.winner.draft.answer if rounds.winner is not None else ""
-    out.steps.append(
-        Repair(
-            "redraft", answer, rounds.trust, rounds.confident, cost.seconds, usage=dict(cost.usage)
-        )
-    )
+    out.steps.append(_drafted("redraft", rounds, cost))
     return rounds.confident
+
+
+def _drafted(step: RepairStep, rounds: Rounds, cost: Cost) -> Repair:
+    """Return the record of a step that drafted."""
+    answer = rounds.winner.draft.answer if rounds.winner is not None else ""
+    usage = dict(cost.usage)
+    return Repair(step, answer, rounds.trust, rounds.confident, cost.seconds, usage=usage)
 
 
 # --- Reading -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Law: a finished draft is never lost, and no draft is verified that cannot change
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from specrag_native.answering.budget import tokens_in
 from specrag_native.answering.confidence import ceiling, confidence
@@ -43,12 +43,12 @@ class Rounds:
 
     # --- Drafting --------------------------------------------------------------------------------
 
-    def draft(self) -> None:
-        """Write drafts from the first subsets."""
-        if not self._run.hits:
+    def draft(self, besides: Collection[str] = ()) -> None:
+        """Write drafts from the first subsets, of all passages ``besides`` some (ids)."""
+        if len(besides) >= len(self._run.hits):
             return
         with self._run.stage("cluster"):
-            subsets = self._draw(self._config.n_drafts, self._config.seed)
+            subsets = self._draw(self._config.n_drafts, self._config.seed, besides)
         self._write(subsets)
 
     def redraft(self) -> bool:
@@ -72,11 +72,11 @@ class Rounds:
         self._write(subsets, "further drafts")
         return len(self._drafts) > known
 
-    def _draw(self, m: int, seed: int) -> list[Subset]:
+    def _draw(self, m: int, seed: int, besides: Collection[str] = ()) -> list[Subset]:
         config, run = self._config, self._run
         if run.vector is None:
             run.vector = self._models.embedder.embed([run.question.text])[0]
-        vector, hits = run.vector, list(run.hits)
+        vector, hits = run.vector, [h for h in run.hits if h.passage.id not in besides]
         if config.draft_order == "named":
             if not run.ranked:
                 hits.sort(key=lambda hit: -float(hit.vector @ vector))
