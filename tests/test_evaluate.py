@@ -104,7 +104,7 @@ def test_questions_seen_before_the_settings_were_chosen_are_told_from_the_others
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    after: Callable[[list[ResultSet], int], list[ResultSet]] = runpy.run_path(
+    after: Callable[[list[ResultSet], dict[str, int]], list[ResultSet]] = runpy.run_path(
         str(SCRIPT.parent / "tables" / "overall.py")
     )["after"]
 
@@ -123,11 +123,16 @@ def test_questions_seen_before_the_settings_were_chosen_are_told_from_the_others
             results("one", "speculative", "dcba"),  # the order of standard RAG counts
             results("two", "standard", "ef"),  # all of them were seen
             results("two", "speculative", "ef"),
+            results("three", "standard", "g"),  # nobody saw it
         ],
-        2,
+        {"one": 2, "two": 100},
     )
     left = [(r.header.dataset, r.header.method, set(r.records)) for r in found]
-    assert left == [("one", "standard", {"c", "d"}), ("one", "speculative", {"c", "d"})]
+    assert left == [
+        ("one", "standard", {"c", "d"}),
+        ("one", "speculative", {"c", "d"}),
+        ("three", "standard", {"g"}),
+    ]
 
 
 @pytest.mark.parametrize(
