@@ -9,7 +9,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tables import cache, dial, documents, drafter, engine, overall, readings, retrieval, speed
+from tables import (
+    cache,
+    dial,
+    documents,
+    drafter,
+    engine,
+    overall,
+    readings,
+    retrieval,
+    sets,
+    speed,
+)
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -44,7 +55,7 @@ def main() -> int:
             README,
             {
                 "engine": engine.engine_table(results),
-                "answers": speed.answers_table(),
+                "sets": sets.sets_table(),
                 "together": overall.together_table(),
             },
         ),
@@ -80,7 +91,7 @@ def main() -> int:
     for path, text in fresh.items():
         path.write_text(text)
     engine.draw(results, PICTURE)
-    speed.draw(SPEED_PICTURE)
+    sets.draw(SPEED_PICTURE)
     return 0
 
 

@@ -1,9 +1,8 @@
-"""Seconds and right answers of each method, by workload, as tables and as a picture."""
+"""Seconds and right answers of each method, by workload."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
@@ -30,14 +29,6 @@ NAIVE = {
     "llama-cpp-speculative-untuned": "the same, with the drafter's base, not trained to draft",
 }
 """Against what a user would write after the paper."""
-_SHOWN = {
-    "standard": ("standard RAG", "#bbbbbb"),
-    "standard-nearest": ("standard RAG, two nearest passages", "#dddddd"),
-    "cold": ("Speculative RAG", "#2a6f97"),
-    "cached": ("Speculative RAG, passages seen before", "#61a5c2"),
-}
-"""What the README shows of these, and its colours."""
-
 _STAGES = ("draft", "verify", "repair")
 _TOKENS = ("prefilled", "decoded")
 
@@ -195,52 +186,3 @@ def _accuracy(found: Mapping[str, Mapping[str, Answered]]) -> str:
         f"{100 * gap.mean:+.1f} points with a 95% interval of {100 * gap.low:+.1f} to "
         f"{100 * gap.high:+.1f}."
     )
-
-
-def answers_table() -> str:
-    """Return the Markdown of the README: seconds and right answers of the main methods."""
-    found = read_latest()
-    names = [name for name, _ in _SHOWN.values()]
-    lines = [f"| | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-    for workload, by_method in found.items():
-        cells = [_said(list(by_method.get(method, {}).values())) for method in _SHOWN]
-        lines.append(f"| {WORKLOADS[workload]} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _accuracy(found)])
-
-
-def _said(rows: list[Row]) -> str:
-    if not rows:
-        return "not measured"
-    right = sum(r["right"] for r in rows)
-    return f"{median(r['seconds'] for r in rows):.1f} s, {right:.0f} of {len(rows)} right"
-
-
-def draw(picture: Path) -> None:
-    """Draw the median seconds of the main methods, by workload."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    found = read_latest()
-    figure, axes = pyplot.subplots(figsize=(8, 1.0 + 1.25 * len(found)))
-    longest = 0.0
-    for place, (workload, by_method) in enumerate(found.items()):
-        top = -place * (len(_SHOWN) + 1.2)
-        axes.text(0, top + 0.65, WORKLOADS[workload], fontsize=9, weight="bold")
-        for line, (method, (name, colour)) in enumerate(_SHOWN.items()):
-            rows = list(by_method.get(method, {}).values())
-            if not rows:
-                continue
-            seconds = median(r["seconds"] for r in rows)
-            longest = max(longest, seconds)
-            axes.barh(top - line, seconds, 0.8, color=colour)
-            label = f" {_said(rows)}  {name}"
-            axes.text(seconds, top - line, label, va="center", fontsize=8.5)
-    axes.set_yticks([])
-    axes.set_xlabel("seconds to an answer, median; shorter is better")
-    axes.set_xlim(0, 1.55 * longest)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(picture, dpi=120)

@@ -1,0 +1,104 @@
+"""Seconds and right answers set by set: Speculative RAG beside standard RAG, table and picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from stored import RESULTS
+
+from specrag_native.evaluation.comparison import group
+from specrag_native.evaluation.records import Record
+from specrag_native.evaluation.results import read_folder
+
+ORDER = (
+    *("hotpotqa-dev", "musique-dev", "nq-dpr-dev", "triviaqa-dpr-dev", "popqa-active-dev"),
+    *("pubhealth-dev", "arc-challenge-dev"),
+)
+"""The sets with the most to read come first."""
+_COLOURS = ("#bbbbbb", "#2a6f97")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Two methods on the questions of a set that both answered; ``timed``: by one machine."""
+
+    dataset: str
+    pairs: Sequence[tuple[Record, Record]]
+
+    @property
+    def timed(self) -> list[tuple[float, float]]:
+        """Seconds of both, question by question."""
+        return [
+            (a.timings["total"], b.timings["total"])
+            for a, b in self.pairs
+            if a.machine == b.machine
+        ]
+
+    def said(self, which: int) -> str:
+        """Return the median seconds and the right answers of one of both."""
+        right = sum(pair[which].grade.right for pair in self.pairs)
+        seconds = median(pair[which] for pair in self.timed)
+        return f"{seconds:.1f} s, {right:.0f} right"
+
+
+def besides() -> list[Beside]:
+    """Return Speculative RAG beside standard RAG, for each set of the stored evaluation."""
+    found = {}
+    for g in group(read_folder(RESULTS / "eval")):
+        entry = g.find("speculative")
+        if entry is not None and g.baseline is not None:
+            found[g.dataset] = Beside(g.dataset, entry.beside(g.baseline))
+    return [found[name] for name in ORDER if name in found]
+
+
+def sets_table() -> str:
+    """Return the Markdown of seconds and right answers, one line a set."""
+    found = besides()
+    lines = [
+        "| | questions | standard RAG | Speculative RAG | standard RAG takes |",
+        "|---|---|---|---|---|",
+    ]
+    for one in found:
+        factor = median(b / a for a, b in one.timed)
+        cells = (str(len(one.pairs)), one.said(1), one.said(0), f"{factor:.1f} times as long")
+        lines.append(f"| {one.dataset.removesuffix('-dev')} | {' | '.join(cells)} |")
+    machines = sorted({a.machine for one in found for a, b in one.pairs if a.machine == b.machine})
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Medians, nothing seen before; seconds of the {sum(len(one.timed) for one in found)} "
+            f"questions that one machine answered both ways ({'; '.join(machines)}).",
+        ]
+    )
+
+
+def draw(picture: Path) -> None:
+    """Draw the median seconds of both, set by set."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    found = besides()
+    figure, axes = pyplot.subplots(figsize=(8, 0.8 + 0.62 * len(found)))
+    longest = max(max(median(x) for x in zip(*one.timed, strict=True)) for one in found)
+    for place, one in enumerate(found):
+        top = -2.6 * place
+        name = f"{one.dataset.removesuffix('-dev')}, {len(one.pairs)} questions"
+        axes.text(-0.02 * longest, top - 0.5, name, ha="right", va="center", fontsize=9)
+        for line, (which, method) in enumerate(((1, "standard RAG"), (0, "Speculative RAG"))):
+            seconds = median(pair[which] for pair in one.timed)
+            axes.barh(top - line, seconds, 0.85, color=_COLOURS[line])
+            label = f" {one.said(which)}" + (f"  {method}" if place == 0 else "")
+            axes.text(seconds, top - line, label, va="center", fontsize=8.5)
+    axes.set_yticks([])
+    axes.set_xlabel("seconds to an answer, median; shorter is better")
+    axes.set_xlim(0, 1.3 * longest)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(picture, dpi=120)
