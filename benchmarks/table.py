@@ -66,6 +66,7 @@ def main() -> int:
         SPEED: renewed_all(
             SPEED,
             {
+                "sets": sets.sets_table(),
                 "speed": speed.speed_table(),
                 "naive": speed.naive_table(),
                 "dial": dial.dial_table(),
