@@ -12,6 +12,7 @@ from test_pipeline import no, passages_in, yes
 from specrag_native.answering.evidence import best_evidence
 from specrag_native.answering.pipeline import Pipeline
 from specrag_native.config import Config
+from specrag_native.errors import ContextFullError, QuestionError
 from specrag_native.events import AnswerText, DraftText, Event, Verified
 from specrag_native.prompts import ABSTAIN_TEXT
 from specrag_native.types import Answer, Draft, LogprobSpan, Scores, Subset, Verdict
@@ -346,6 +347,25 @@ def test_a_draft_that_is_good_enough_ends_reading() -> None:
     assert [s.step for s in answer.repairs] == ["pair", "draft"]
     assert (answer.answer, answer.decided_by) == ("answer 3", "speculative")
     assert answer.repairs[1].confidence == answer.confidence >= 0.9
+
+
+class Small(FakeEngine):
+    """A verifier that a few passages fit into, and no more."""
+
+    def generate(self, prompts: Any, options: Any, **more: Any) -> Any:
+        if passages_in("".join(s.text for s in prompts[0])) > 3:
+            raise ContextFullError("full", n_tokens=5000, n_ctx=4096)
+        return super().generate(prompts, options, **more)
+
+
+def test_what_does_not_fit_into_the_context_is_left_unread() -> None:
+    verifier = Small(lambda p: ("few",), no)
+    answer, _ = ask(FakeEngine(knows(3), yes), verifier, accept_above=0.9)
+    assert (answer.answer, answer.decided_by) == ("few", "repair")
+    assert answer.skipped == ("reading all passages: 5000 tokens, 4096 fit",)
+    # Where nothing fits, that is what is said.
+    with pytest.raises(QuestionError, match="5000 tokens and 4096 fit"):
+        ask(FakeEngine(knows(), yes), verifier, repair="draft,all", n=4)
 
 
 def test_the_last_word_of_the_verifier_counts() -> None:

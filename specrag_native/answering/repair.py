@@ -23,6 +23,7 @@ from specrag_native.answering.rounds import Rounds
 from specrag_native.answering.run import Cost, Models, Run
 from specrag_native.answering.verifier import answer_key
 from specrag_native.config import Config
+from specrag_native.errors import ContextFullError
 from specrag_native.prompts import is_unknown
 from specrag_native.types import DecidedBy, Passage, Repair, RepairStep, Verdict
 
@@ -99,6 +100,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     out = Repaired()
     seen: tuple[Passage, ...] = ()
     whole = True  # nothing was left out of what may be read
+    too_long: ContextFullError | None = None
     left = list(config.repair_steps)
     links = run.links if {"named", "pair", "linked"} & set(left) else None
 
@@ -145,7 +147,12 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
         tokens = _tokens(evidence.read) - (_tokens(seen) if evidence.begins_whole else 0.0)
         if not fits(step, tokens):
             continue
-        reading = _read(run, rounds, models, config, step, evidence, out)
+        try:
+            reading = _read(run, rounds, models, config, step, evidence, out)
+        except ContextFullError as error:
+            too_long, whole = error, False
+            run.skipped.append(f"{_NAMES[step]}: {error.n_tokens} tokens, {error.n_ctx} fit")
+            continue
         if reading is None:  # time is up
             whole = False
             continue
@@ -157,6 +164,9 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
         seen = evidence.whole
         if step == "more":
             left.insert(0, step)
+    read = any(s.step not in DRAFTING for s in out.steps)
+    if too_long is not None and not read and rounds.winner is None:
+        raise too_long  # nothing could be read at all
     out.nothing_there &= whole
     if out.reading is not None:
         at = max(
