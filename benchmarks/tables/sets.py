@@ -30,11 +30,11 @@ class Beside:
 
     @property
     def timed(self) -> list[tuple[float, float]]:
-        """Seconds of both, question by question."""
+        """Seconds of both, question by question; a question that one failed on has none."""
         return [
             (a.timings["total"], b.timings["total"])
             for a, b in self.pairs
-            if a.machine == b.machine
+            if a.machine == b.machine and "total" in a.timings and "total" in b.timings
         ]
 
     def said(self, which: int) -> str:
@@ -63,7 +63,12 @@ def sets_table() -> str:
     ]
     for one in found:
         factor = median(b / a for a, b in one.timed)
-        cells = (str(len(one.pairs)), one.said(1), one.said(0), f"{factor:.1f} times as long")
+        cells = (
+            str(len(one.pairs)),
+            one.said(1),
+            one.said(0),
+            f"{factor:.1f} times as long ({len(one.timed)} timed)",
+        )
         lines.append(f"| {one.dataset.removesuffix('-dev')} | {' | '.join(cells)} |")
     machines = sorted({a.machine for one in found for a, b in one.pairs if a.machine == b.machine})
     return "\n".join(
