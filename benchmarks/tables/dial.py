@@ -37,7 +37,8 @@ def play(ours: Record, standard: Record, asked: float) -> Played:
     """Return what a question would come to with this value of `accept_above`."""
     last = ours.repairs[-1] if ours.repairs else {}
     whole = bool(last.get("whole", False))
-    reads_on = not whole and float(last.get("probability", 0.0)) < asked
+    measured = asked <= ASKED[0]
+    reads_on = not (whole or measured) and float(last.get("probability", 0.0)) < asked
     timed = "total" in ours.timings and "total" in standard.timings  # not of a failed question
     seconds = ours.timings.get("total", 0.0)
     standard_seconds = standard.timings.get("total", 0.0)
