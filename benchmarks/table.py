@@ -50,12 +50,13 @@ def renewed_all(path: Path, tables: dict[str, str]) -> str:
 def main() -> int:
     """Renew the tables and the pictures, or check the tables."""
     results = engine.read_results()
+    by_set = sets.sets_table()
     fresh = {
         README: renewed_all(
             README,
             {
                 "engine": engine.engine_table(results),
-                "sets": sets.sets_table(),
+                "sets": by_set,
                 "together": overall.together_table(),
             },
         ),
@@ -66,7 +67,7 @@ def main() -> int:
         SPEED: renewed_all(
             SPEED,
             {
-                "sets": sets.sets_table(),
+                "sets": by_set,
                 "speed": speed.speed_table(),
                 "naive": speed.naive_table(),
                 "dial": dial.dial_table(),

@@ -10,12 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from stored import RESULTS
-
-from specrag_native.evaluation.comparison import group
 from specrag_native.evaluation.intervals import paired_difference
 from specrag_native.evaluation.records import Record
-from specrag_native.evaluation.results import read_folder
+from tables.sets import besides, timed
 
 ASKED = (0.6, 0.7, 0.8, 0.9)
 """Values of `accept_above`; the first is the default, which is measured and not replayed."""
@@ -39,7 +36,6 @@ def play(ours: Record, standard: Record, asked: float) -> Played:
     whole = bool(last.get("whole", False))
     measured = asked <= ASKED[0]
     reads_on = not (whole or measured) and float(last.get("probability", 0.0)) < asked
-    timed = "total" in ours.timings and "total" in standard.timings  # not of a failed question
     seconds = ours.timings.get("total", 0.0)
     standard_seconds = standard.timings.get("total", 0.0)
     return Played(
@@ -48,14 +44,14 @@ def play(ours: Record, standard: Record, asked: float) -> Played:
         seconds + standard_seconds if reads_on else seconds,
         standard_seconds,
         whole or reads_on,
-        timed and ours.machine == standard.machine,
+        timed(ours, standard),
     )
 
 
 def line(asked: float, played: Iterable[Played]) -> str:
     """Return the line of one value."""
     found = list(played)
-    timed = [p for p in found if p.timed]
+    clocked = [p for p in found if p.timed]
     n = len(found)
     interval = paired_difference([p.right for p in found], [p.standard_right for p in found])
     cells = [
@@ -63,20 +59,15 @@ def line(asked: float, played: Iterable[Played]) -> str:
         f"{100 * sum(p.whole for p in found) / n:.0f}%",
         f"{100 * sum(p.right for p in found) / n:.1f}%",
         f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]",
-        f"{median(p.standard_seconds / p.seconds for p in timed):.2f}x",
-        f"{sum(p.standard_seconds for p in timed) / sum(p.seconds for p in timed):.2f}x",
+        f"{median(p.standard_seconds / p.seconds for p in clocked):.2f}x",
+        f"{sum(p.standard_seconds for p in clocked) / sum(p.seconds for p in clocked):.2f}x",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def dial_table() -> str:
     """Return the Markdown of accuracy and seconds by `accept_above`, over all sets."""
-    pairs = [
-        pair
-        for g in group(read_folder(RESULTS / "eval"))
-        if (entry := g.find("speculative")) is not None and g.baseline is not None
-        for pair in entry.beside(g.baseline)
-    ]
+    pairs = [pair for one in besides() for pair in one.pairs]
     standard = 100 * sum(b.grade.right for _, b in pairs) / len(pairs)
     lines = [
         "| `accept_above` | reads everything | right | difference, points [95%] "
@@ -85,7 +76,7 @@ def dial_table() -> str:
         *(line(asked, [play(a, b, asked) for a, b in pairs]) for asked in ASKED),
         "",
         f"{len(pairs)} questions of the reporting halves, standard RAG right on {standard:.1f}%. "
-        f"The first line is measured, the others are replayed: where the answer has a lower "
+        "The first line is measured, the others are replayed: where the answer has a lower "
         "probability, standard RAG's answer and both seconds count. Seconds of one machine only.",
     ]
     return "\n".join(lines)

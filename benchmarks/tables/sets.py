@@ -31,17 +31,18 @@ class Beside:
     @property
     def timed(self) -> list[tuple[float, float]]:
         """Seconds of both, question by question; a question that one failed on has none."""
-        return [
-            (a.timings["total"], b.timings["total"])
-            for a, b in self.pairs
-            if a.machine == b.machine and "total" in a.timings and "total" in b.timings
-        ]
+        return [(a.timings["total"], b.timings["total"]) for a, b in self.pairs if timed(a, b)]
 
     def said(self, which: int) -> str:
         """Return the median seconds and the right answers of one of both."""
         right = sum(pair[which].grade.right for pair in self.pairs)
         seconds = median(pair[which] for pair in self.timed)
         return f"{seconds:.1f} s, {right:.0f} right"
+
+
+def timed(a: Record, b: Record) -> bool:
+    """Return whether one machine answered both and neither failed: seconds may be compared."""
+    return a.machine == b.machine and "total" in a.timings and "total" in b.timings
 
 
 def besides() -> list[Beside]:
@@ -70,7 +71,7 @@ def sets_table() -> str:
             f"{factor:.1f} times as long ({len(one.timed)} timed)",
         )
         lines.append(f"| {one.dataset.removesuffix('-dev')} | {' | '.join(cells)} |")
-    machines = sorted({a.machine for one in found for a, b in one.pairs if a.machine == b.machine})
+    machines = sorted({a.machine for one in found for a, b in one.pairs if timed(a, b)})
     return "\n".join(
         [
             *lines,

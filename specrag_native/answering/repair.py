@@ -123,17 +123,10 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
 
     while left:
         step = left.pop(0)
-        if step == "draft":
-            if len(seen) < len(run.hits):  # else there is nothing to draft from
-                _draft(run, rounds, out, seen, reads_next=reads(left))
-                if rounds.confident:
-                    out.reading, out.nothing_there = None, False
-                    break
-            continue
-        if step == "redraft":
-            if out.reading is not None or len(seen) == len(run.hits):
-                continue  # only reading on can better what was read, and no draft what was all read
-            if _redraft(run, rounds, out, reads_next=reads(left)):
+        if step in DRAFTING:
+            if len(seen) == len(run.hits) or (step == "redraft" and out.reading is not None):
+                continue  # no draft can better what was all read, nor another round what was read
+            if _draft(step, run, rounds, out, seen, reads_next=reads(left)):
                 out.reading, out.nothing_there = None, False
                 break
             continue
@@ -185,30 +178,31 @@ def reads(steps: Sequence[RepairStep]) -> bool:
 
 
 def _draft(
-    run: Run, rounds: Rounds, out: Repaired, seen: Sequence[Passage], *, reads_next: bool
-) -> None:
-    """Draft over the passages that were not read, for the first time, and judge."""
-    with run.measured() as cost:
-        rounds.draft({p.id for p in seen})
-        rounds.verify(reads_next=reads_next)
-    out.steps.append(_drafted("draft", rounds, cost))
+    step: RepairStep,
+    run: Run,
+    rounds: Rounds,
+    out: Repaired,
+    seen: Sequence[Passage],
+    *,
+    reads_next: bool,
+) -> bool:
+    """Draft, for the first time over what was not read or again over other subsets, and judge.
 
-
-def _redraft(run: Run, rounds: Rounds, out: Repaired, *, reads_next: bool) -> bool:
-    """Draft over other subsets and judge again; return whether a draft is good enough now."""
+    Returns:
+        Whether a draft is good enough now.
+    """
     with run.measured() as cost:
-        if not rounds.redraft():
+        if step == "draft":
+            rounds.draft({p.id for p in seen})
+        elif not rounds.redraft():
             return False
         rounds.verify(reads_next=reads_next)
-    out.steps.append(_drafted("redraft", rounds, cost))
-    return rounds.confident
-
-
-def _drafted(step: RepairStep, rounds: Rounds, cost: Cost) -> Repair:
-    """Return the record of a step that drafted."""
     answer = rounds.winner.draft.answer if rounds.winner is not None else ""
     usage = dict(cost.usage)
-    return Repair(step, answer, rounds.trust, rounds.confident, cost.seconds, usage=usage)
+    out.steps.append(
+        Repair(step, answer, rounds.trust, rounds.confident, cost.seconds, usage=usage)
+    )
+    return rounds.confident
 
 
 # --- Reading -------------------------------------------------------------------------------------
