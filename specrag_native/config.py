@@ -113,9 +113,10 @@ class Config:
     ``subset``: it reads the passages of the most promising draft and, without ``unknown_above``,
     the best hit. ``named``: it reads the two most promising passages that the question names by
     their titles, or, where it does not name two, what ``subset`` reads. ``pair``: likewise,
-    but where it does not, the two most promising passages of all. ``linked``: it reads these,
-    or what it has read already, and of the passages that are linked to them, as one names the title
-    of the other or the question names both, the most promising. ``sentences``: it reads these, or
+    but where it does not, the most promising passage of all and the most promising one that is
+    linked to it, or without one the second. ``linked``: it reads the passages of ``subset``, or
+    what it has read already, and the most promising that is linked to them: one names the title of
+    the other, or the question names both. ``sentences``: it reads these, or
     what it has read already, and of the other passages the sentences most like the question, or
     with ``rerank``, of the best of them, those that the cross-encoder ranks best.
     ``extracts``: it reads such sentences of all passages, and no passage whole.
@@ -129,6 +130,10 @@ class Config:
     ``repair`` could find a better one; 0: the first answer is taken, as is the first of
     ``more``. An answer that the verifier is unsure of is worth reading on for; that its
     calibrated confidence is low may as well mean that no reading finds a right one."""
+    irrelevant_below: float = 0.0
+    """Probability that the best passage answers, by the cross-encoder of ``rerank``, under which
+    ``repair`` ends as soon as the verifier has read and found nothing: two models say so, and to
+    read on takes longer than all that came before. 0: it always reads on."""
     grounded: bool = True
     """Whether an answer that the verifier gives in ``repair`` must stand in the passages it read,
     or whose rationales it read. One that does not was remembered, or reckoned, and counts as none:
@@ -162,6 +167,7 @@ class Config:
             "abstain_below",
             "repair_below",
             "accept_above",
+            "irrelevant_below",
             "skip_above",
             "unknown_above",
         ):

@@ -188,9 +188,10 @@ def standard_prompt(
 
     Nothing but our words stands before the first passage, so a cache can keep it for later
     questions, at no difference to what the model reads. ``standalone``: of how many passages none
-    sees another; from 2 on that is a difference.
+    sees another; from 2 on that is a difference. Claims and choices are judged even where it
+    ``may_abstain``: offered a third way out, a small model takes it, or the first word of it.
     """
-    task = REPAIR_TASK if may_abstain else STANDARD_TASK
+    task = REPAIR_TASK if may_abstain and question.task == "qa" else STANDARD_TASK
     evidence = _passage_segments(passages, standalone=standalone)
     user = (plain(task), *evidence, plain(question_text(question)))
     return engine.chat([("user", user), ("assistant", (plain("Answer:"),))])

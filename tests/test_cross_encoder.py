@@ -231,3 +231,27 @@ def test_it_judges_the_sentences_of_the_best_passages() -> None:
     (read,) = models.verifier.generated
     assert read.split("Passage: ")[1].startswith("Title 6\nFact number 6 is here.")
     assert read.count("Passage:") == 2, "one sentence fits"
+
+
+def test_two_models_that_find_nothing_end_the_search() -> None:
+    reading = {"repair": "pair,all", "repair_below": 1.0, "grounded": False, "rerank": True}
+    told: list[str] = []
+
+    def steps(said: str, best: float, **settings: object) -> list[str]:
+        """Return the steps where the verifier says this and the best logit is that."""
+        asked, models = pipeline(Config.from_mapping({**reading, **settings}))
+        models.verifier = FakeEngine(lambda prompt: (said,))
+        models.reranker.rank = lambda question, texts, cancel=None: Ranking(  # type: ignore[method-assign]
+            np.linspace(best, best - 2, len(texts), dtype=np.float32), Usage()
+        )
+        answer = asked.answer("What is here?", hits=hits(8))
+        told.append(answer.decided_by)
+        return [s.step for s in answer.repairs]
+
+    assert steps("unknown", -5.0, irrelevant_below=0.02) == ["pair"]  # sigmoid(-5) is 0.0067
+    assert steps("unknown", -3.0, irrelevant_below=0.02) == ["pair", "all"]  # 0.047
+    assert steps("unknown", -5.0) == ["pair", "all"]
+    assert told == ["abstain"] * 3
+    # An answer that the verifier is unsure of is read on for, whatever the other says.
+    assert steps("Fact", -5.0, irrelevant_below=0.02, accept_above=1.0) == ["pair", "all"]
+    assert steps("unknown", -5.0, irrelevant_below=0.02, rerank=False) == ["pair", "all"]

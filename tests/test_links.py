@@ -163,7 +163,14 @@ def test_what_a_question_compares_is_read_together_whatever_the_drafter_says() -
 def test_two_passages_are_read_where_the_question_compares_none() -> None:
     none = {BOOK: 0.1, AUTHOR: 0.5, FERRY: 0.3, TOWN: 0.2}
     _, prompts = ask(none, repair="pair,linked", n_drafts=4)
-    assert [read(p) for p in prompts] == [[BOOK, TOWN], [BOOK, TOWN, AUTHOR]]
+    assert [read(p) for p in prompts] == [[BOOK, AUTHOR], [BOOK, AUTHOR, FERRY]]
+    # Of those that are linked to the best the most promising; where none is, the second.
+    none = {BOOK: 0.4, AUTHOR: 0.1, FERRY: 0.3, TOWN: 0.2}
+    _, prompts = ask(none, repair="pair", n_drafts=4)
+    assert [read(p) for p in prompts] == [[AUTHOR, FERRY]]
+    none = {BOOK: 0.2, AUTHOR: 0.5, FERRY: 0.3, TOWN: 0.1}
+    _, prompts = ask(none, repair="pair", n_drafts=4)
+    assert [read(p) for p in prompts] == [[TOWN, BOOK]]
     # What it compares comes before what is most promising.
     both = "Which is older, Port Alder or the Heron Ferry?"
     _, prompts = ask(none, question=both, repair="pair", n_drafts=4)
@@ -172,7 +179,7 @@ def test_two_passages_are_read_where_the_question_compares_none() -> None:
     _, prompts = ask(none, repair="pair", n_drafts=1)
     assert len(read(prompts[0])) == 2
     _, prompts = ask(none, repair="subset,pair", n_drafts=4)
-    assert [read(p) for p in prompts] == [[BOOK]]
+    assert [read(p) for p in prompts] == [[TOWN]]
 
 
 def test_short_passages_are_all_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,19 @@ def test_prompts_of_one_question_differ_only_behind_the_task() -> None:
     assert one[:3] == two[:3]  # template, task, first passage
 
 
+def test_claims_and_choices_are_judged_and_questions_may_have_no_answer() -> None:
+    engine, read = FakeEngine(), [passage(0)]
+    asked = [
+        Question("Why?"),
+        Question("It is.", "claim"),
+        Question("Which?", "choice", {"A": "this", "B": "that"}),
+    ]
+    may = [prompts.standard_prompt(engine, q, read, may_abstain=True) for q in asked]
+    must = [prompts.standard_prompt(engine, q, read) for q in asked]
+    assert ["reply: unknown" in text_of(p) for p in may] == [True, False, False]
+    assert may[1:] == must[1:] and "unknown" not in text_of(must[0])
+
+
 def test_the_two_verifier_prompts_share_all_but_their_last_segment() -> None:
     yes, no = prompts.verifier_prompts(FakeEngine(), Question("q"), "a", "b")
     assert [s.text for s in yes[:-1]] == [s.text for s in no[:-1]]

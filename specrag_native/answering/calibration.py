@@ -15,7 +15,8 @@ from specrag_native.model_files import catalog
 SETTINGS = (
     *("confidence_weights", "reading_weights"),
     *("rerank", "n_drafts", "n_written", "passages_per_draft", "draft_order", "layout"),
-    *("unknown_above", "verify", "repair", "repair_below", "accept_above", "abstain_below"),
+    *("unknown_above", "verify", "repair", "repair_below", "accept_above", "irrelevant_below"),
+    "abstain_below",
 )
 
 

@@ -154,6 +154,8 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
         enough = step == "more" or not left or reading.probability >= config.accept_above
         if taken and enough:
             break
+        if not reading.answer and run.relevance < config.irrelevant_below:
+            break  # to read on takes longest where there is nothing to be found
         seen = evidence.whole
         if step == "more":
             left.insert(0, step)

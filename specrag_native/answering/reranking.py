@@ -6,6 +6,7 @@ Law: it moves hits and leaves none out; whoever reads them all reads the same.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from specrag_native.answering.budget import tokens_in
@@ -36,6 +37,7 @@ def rerank(run: Run, models: Models, config: Config) -> None:
             key=lambda hit: -hit.score,
         )
         run.ranked = True
+        run.relevance = 1.0 / (1.0 + math.exp(-run.hits[0].score))
 
 
 def sentence_likeness(run: Run, models: Models, config: Config) -> Likeness:

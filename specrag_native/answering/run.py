@@ -68,6 +68,8 @@ class Run:
         self.hits: Sequence[Hit] = ()
         self.ranked = False
         """Whether the hits have an order, the best first; given ones have none."""
+        self.relevance = 1.0
+        """The probability that the best of them answers, by a cross-encoder; 1: none was asked."""
         self.vector: FloatArray | None = None
         self.usage: dict[str, Usage] = {}
         self.skipped: list[str] = []

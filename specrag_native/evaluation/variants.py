@@ -82,7 +82,13 @@ _READS: Mapping[str, tuple[str, ...]] = {
 }
 """Settings each method reads; the others read all."""
 
-_OF_REPAIR = ("reading_weights", "sentence_tokens", "accept_above", "grounded")
+_OF_REPAIR = (
+    "reading_weights",
+    "sentence_tokens",
+    "accept_above",
+    "irrelevant_below",
+    "grounded",
+)
 """Settings that say what repair does, so that without it nothing reads them."""
 
 _ROLES: Mapping[str, tuple[str, ...]] = {
