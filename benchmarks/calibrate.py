@@ -56,6 +56,9 @@ LEAST = 10
 """Fewest answers that a threshold may rest on."""
 STRENGTH = 0.1
 """Inverse of the regularisation, on standardised features."""
+RISING = ("log_odds_yes", "answer_logprob", "self_containment", "log_odds", "agreement")
+"""Features of which more is never a reason to trust an answer less; where the few answers at hand
+say so, that is chance, and such a feature is left out."""
 
 
 def verdict_of(draft: DraftRecord) -> Verdict:
@@ -78,8 +81,9 @@ Key = tuple[Any, ...]
 
 @dataclass(slots=True)
 class Rows:
-    """What is fitted on: features and right or wrong, by what they are of."""
+    """What is fitted on: features (by their names) and right or wrong, by what they are of."""
 
+    names: tuple[str, ...]
     x: list[tuple[float, ...]] = field(default_factory=list)
     y: list[float] = field(default_factory=list)
     at: dict[Key, int] = field(default_factory=dict)
@@ -112,7 +116,7 @@ class Rows:
         x, y = np.asarray(self.x), np.asarray(self.y)
         predicted = np.zeros(len(y))
         for train, test in self.folds:
-            predicted[test] = predict(fit(x[train], y[train]), x[test])
+            predicted[test] = predict(fit(x[train], y[train], self.names), x[test])
         return dict(zip(self.at, predicted.tolist(), strict=True))
 
 
@@ -168,7 +172,7 @@ def supported(draft: DraftRecord) -> float:
 
 def draft_rows(runs: Runs) -> Rows:
     """Return the chosen draft of every question whose drafts were all verified."""
-    rows = Rows()
+    rows = Rows(FEATURES)
     seen = set()
     for header, record in runs.records():
         winner = winner_of(header, record)
@@ -184,7 +188,7 @@ def draft_rows(runs: Runs) -> Rows:
 
 def reading_rows(runs: Runs) -> Rows:
     """Return every answer that the verifier read itself and that stands in what it read."""
-    rows = Rows()
+    rows = Rows(READING_FEATURES)
     for header, record in runs.records():
         drafts = [verdict_of(d).draft for d in record.drafts]
         drafted = [i for i, step in enumerate(record.repairs) if step["step"] == "draft"]
@@ -251,12 +255,27 @@ def _tokens(usage: Mapping[str, Mapping[str, Any]]) -> int:
     return int(found.get("prefilled", 0) + found.get("decoded", 0))
 
 
-def fit(x: Any, y: Any) -> list[float]:
-    """Return logistic weights in units of the features as they are."""
-    mean, scale = x[:, 1:].mean(axis=0), x[:, 1:].std(axis=0) + 1e-6
-    model = LogisticRegression(C=STRENGTH).fit((x[:, 1:] - mean) / scale, y)
-    weights = model.coef_[0] / scale
-    return [float(model.intercept_[0] - (weights * mean).sum()), *map(float, weights)]
+def fit(x: Any, y: Any, names: Sequence[str]) -> list[float]:
+    """Return logistic weights in units of the features as they are, the constant's first.
+
+    None of :data:`RISING` is negative.
+    """
+    mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
+    used = list(range(1, len(names)))
+    while True:
+        model = LogisticRegression(C=STRENGTH).fit(((x - mean) / scale)[:, used], y)
+        falling = [
+            (w, i)
+            for w, i in zip(model.coef_[0], used, strict=True)
+            if w < 0 and names[i] in RISING
+        ]
+        if not falling:
+            break
+        used.remove(min(falling)[1])
+    weights = np.zeros(len(names))
+    weights[used] = model.coef_[0] / scale[used]
+    weights[0] = model.intercept_[0] - weights @ mean
+    return [float(w) for w in weights]
 
 
 def predict(weights: Sequence[float], x: Any) -> Any:
@@ -293,7 +312,7 @@ def fitted(rows: Rows) -> tuple[list[float], dict[Key, float], dict[str, Any]]:
         "ece": error(predicted.values(), y),
         "ece_of_belief": error(predict((0.0, 1.0), x[:, :2]), y),
     }
-    return [round(w, 4) for w in fit(x, y)], predicted, facts
+    return [round(w, 4) for w in fit(x, y, rows.names)], predicted, facts
 
 
 def fitted_to(runs: Runs, accuracy: float) -> dict[str, Any]:

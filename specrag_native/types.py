@@ -232,7 +232,7 @@ class Answer:
     ``total``; ``usage`` is per model role (``drafter``, ``verifier``); ``models`` names the model
     file per role; ``repairs`` are the steps of repair taken, in order; ``skipped`` names what could
     not have changed the answer and was not done; ``left_out`` names what did not fit into the
-    budget.
+    budget, and ``too_long`` what did not fit into the verifier's context.
     """
 
     question: str
@@ -250,6 +250,7 @@ class Answer:
     repairs: tuple[Repair, ...] = ()
     skipped: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    too_long: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as plain JSON-ready values (the form ``specrag ask --json`` prints)."""
@@ -308,6 +309,7 @@ class Answer:
             "models": dict(self.models),
             "skipped": list(self.skipped),
             "left_out": list(self.left_out),
+            "too_long": list(self.too_long),
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -386,6 +387,10 @@ def test_the_basis_of_an_answer_names_steps_and_decisions_without_alarm() -> Non
     assert "         subset, 1.50 s: 1911, not taken\n" in text
     assert "         all, 4.00 s: 1874\n" in text
     assert "Not needed: verification" in text and "Left out" not in text
+    assert "Did not fit" not in text
+    much = "reading all passages: 5000 tokens, 4096 fit"
+    ask.print_basis(dataclasses.replace(answer, too_long=(much,)), lines.append)
+    assert f"Did not fit into the model: {much}" in lines
 
 
 def test_no_confidence_is_told_where_there_is_no_answer() -> None:

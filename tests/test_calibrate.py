@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from specrag_native.answering.confidence import READING_FEATURES
 from specrag_native.evaluation.datasets import half_of
 from specrag_native.evaluation.metrics import Grade
 from specrag_native.evaluation.records import DraftRecord, Header, Record
@@ -105,6 +106,19 @@ def test_what_predicts_gets_weight_and_is_calibrated(tmp_path: Path) -> None:
     assert found["repair_below"] < 1.0
     assert found["readings"]["answers"] == 120
     assert found["reading_weights"][1] > 0.3 and len(found["reading_weights"]) == 6
+
+
+def test_belief_never_lowers_a_confidence(tmp_path: Path) -> None:
+    def repairs(name: str, right: bool, belief: float) -> list[dict[str, Any]]:
+        return [reading("x" if right != (belief > 0.5) else "y", right, 1.0 - belief)]
+
+    write_run(
+        tmp_path, 120, repairs
+    )  # a draft says "x"; where it agrees, the answer is mostly wrong
+    weights = calibrate(tmp_path)["reading_weights"]
+    log_odds, agreement = (READING_FEATURES.index(f) for f in ("log_odds", "agreement"))
+    assert weights[log_odds] == weights[agreement] == 0.0
+    assert weights[0] != 0.0
 
 
 def test_only_answers_that_were_read_count_as_readings(tmp_path: Path) -> None:

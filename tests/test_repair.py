@@ -10,7 +10,7 @@ import pytest
 from test_pipeline import no, passages_in, yes
 
 from specrag_native.answering.evidence import best_evidence
-from specrag_native.answering.pipeline import Pipeline
+from specrag_native.answering.pipeline import TOO_LONG_TEXT, Pipeline
 from specrag_native.config import Config
 from specrag_native.errors import ContextFullError, QuestionError
 from specrag_native.events import AnswerText, DraftText, Event, Verified
@@ -362,7 +362,12 @@ def test_what_does_not_fit_into_the_context_is_left_unread() -> None:
     verifier = Small(lambda p: ("few",), no)
     answer, _ = ask(FakeEngine(knows(3), yes), verifier, accept_above=0.9)
     assert (answer.answer, answer.decided_by) == ("few", "repair")
-    assert answer.skipped == ("reading all passages: 5000 tokens, 4096 fit",)
+    assert answer.too_long == ("reading all passages: 5000 tokens, 4096 fit",)
+    assert answer.to_dict()["too_long"] == list(answer.too_long)
+    # Then it is not known that the documents do not say.
+    verifier = Small(lambda p: ("unknown",), no)
+    answer, _ = ask(FakeEngine(knows(), yes), verifier)
+    assert (answer.answer, answer.decided_by) == (TOO_LONG_TEXT, "abstain")
     # Where nothing fits, that is what is said.
     with pytest.raises(QuestionError, match="5000 tokens and 4096 fit"):
         ask(FakeEngine(knows(), yes), verifier, repair="draft,all", n=4)

@@ -39,6 +39,8 @@ Method = Literal["speculative", "standard", "drafter"]
 
 OUT_OF_TIME_TEXT = "No answer was found in the time given."
 """The answer when a budget ended before anything was known: the documents may well say."""
+TOO_LONG_TEXT = "No answer was found in the passages that fit into the model at once."
+"""The answer when some could not be read, and those that could hold none."""
 
 
 class Retriever(Protocol):
@@ -208,7 +210,8 @@ class Pipeline:
         )
 
     def _abstain(self, run: Run, rounds: Rounds, steps: Sequence[Repair] = ()) -> Answer:
-        text = OUT_OF_TIME_TEXT if run.budget.left_out else prompts.ABSTAIN_TEXT
+        text = TOO_LONG_TEXT if run.too_long else prompts.ABSTAIN_TEXT
+        text = OUT_OF_TIME_TEXT if run.budget.left_out else text
         return self._answer(run, text, "", rounds.trust, "abstain", (), rounds.verdicts, steps)
 
     def _answer(
@@ -243,6 +246,7 @@ class Pipeline:
             repairs=tuple(steps),
             skipped=tuple(run.skipped),
             left_out=tuple(run.budget.left_out),
+            too_long=tuple(run.too_long),
         )
 
 

@@ -144,7 +144,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
             reading = _read(run, rounds, models, config, step, evidence, out)
         except ContextFullError as error:
             too_long, whole = error, False
-            run.skipped.append(f"{_NAMES[step]}: {error.n_tokens} tokens, {error.n_ctx} fit")
+            run.too_long.append(f"{_NAMES[step]}: {error.n_tokens} tokens, {error.n_ctx} fit")
             continue
         if reading is None:  # time is up
             whole = False

@@ -74,6 +74,8 @@ class Run:
         self.usage: dict[str, Usage] = {}
         self.skipped: list[str] = []
         """What was not done because it could not have changed the answer."""
+        self.too_long: list[str] = []
+        """What was not done because it does not fit into a model's context."""
         self._on_event = on_event
         self._deadline = Deadline(budget.seconds, cancel)
         self._begin = time.perf_counter()

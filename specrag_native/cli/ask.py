@@ -213,6 +213,8 @@ def print_basis(answer: Answer, line: Callable[[str], None], *, show_drafts: boo
         line(f"Confidence {answer.confidence:.0%}, decided by {answer.decided_by}")
     if answer.left_out:
         line(f"Left out for lack of time: {', '.join(answer.left_out)}")
+    for too_long in answer.too_long:
+        line(f"Did not fit into the model: {too_long}")
     for skipped in answer.skipped:
         line(f"Not needed: {skipped}")
     for i, step in enumerate(answer.repairs):
