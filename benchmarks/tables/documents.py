@@ -38,7 +38,7 @@ def documents_table() -> str:
         "",
         f"{machine['cpu']}, {machine['threads']} threads, commit {machine['commit']}; one question "
         "after another on an index in use, so that many passages have been read before. "
-        "`specrag index docs README.md --index own && "
+        "`specrag index docs/*.md README.md --index own && "
         "specrag eval benchmarks/questions/docs.jsonl --retrieve own --method METHOD --out OUT`.",
     ]
     return "\n".join(lines)
