@@ -132,8 +132,8 @@ class Config:
     calibrated confidence is low may as well mean that no reading finds a right one."""
     irrelevant_below: float = 0.0
     """Probability that the best passage answers, by the cross-encoder of ``rerank``, under which
-    ``repair`` ends as soon as the verifier has read and found nothing: two models say so, and to
-    read on takes longer than all that came before. 0: it always reads on."""
+    ``repair`` ends as soon as the verifier has read and found nothing that stands there: two
+    models say so, and to read on takes longer than all that came before. 0: it always reads on."""
     grounded: bool = True
     """Whether an answer that the verifier gives in ``repair`` must stand in the passages it read,
     or whose rationales it read. One that does not was remembered, or reckoned, and counts as none:

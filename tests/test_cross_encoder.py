@@ -255,3 +255,7 @@ def test_two_models_that_find_nothing_end_the_search() -> None:
     # An answer that the verifier is unsure of is read on for, whatever the other says.
     assert steps("Fact", -5.0, irrelevant_below=0.02, accept_above=1.0) == ["pair", "all"]
     assert steps("unknown", -5.0, irrelevant_below=0.02, rerank=False) == ["pair", "all"]
+    # What does not stand in the passages was remembered, and is nothing found.
+    remembered = {"irrelevant_below": 0.02, "grounded": True}
+    assert steps("Montevideo", -5.0, **remembered) == ["pair"]
+    assert steps("Montevideo", -3.0, **remembered) == ["pair", "all"]

@@ -154,7 +154,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
         enough = step == "more" or not left or reading.probability >= config.accept_above
         if taken and enough:
             break
-        if not reading.answer and run.relevance < config.irrelevant_below:
+        if not reading.found and run.relevance < config.irrelevant_below:
             break  # to read on takes longest where there is nothing to be found
         seen = evidence.whole
         if step == "more":

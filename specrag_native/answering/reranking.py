@@ -37,7 +37,7 @@ def rerank(run: Run, models: Models, config: Config) -> None:
             key=lambda hit: -hit.score,
         )
         run.ranked = True
-        run.relevance = 1.0 / (1.0 + math.exp(-run.hits[0].score))
+        run.relevance = 1.0 / (1.0 + math.exp(min(-run.hits[0].score, 500.0)))
 
 
 def sentence_likeness(run: Run, models: Models, config: Config) -> Likeness:
