@@ -112,9 +112,8 @@ def test_belief_never_lowers_a_confidence(tmp_path: Path) -> None:
     def repairs(name: str, right: bool, belief: float) -> list[dict[str, Any]]:
         return [reading("x" if right != (belief > 0.5) else "y", right, 1.0 - belief)]
 
-    write_run(
-        tmp_path, 120, repairs
-    )  # a draft says "x"; where it agrees, the answer is mostly wrong
+    # Every draft says "x"; where a reading agrees, it is mostly wrong.
+    write_run(tmp_path, 120, repairs)
     weights = calibrate(tmp_path)["reading_weights"]
     log_odds, agreement = (READING_FEATURES.index(f) for f in ("log_odds", "agreement"))
     assert weights[log_odds] == weights[agreement] == 0.0

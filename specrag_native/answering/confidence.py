@@ -104,7 +104,11 @@ def reading_confidence(
 
 
 def _probability(weights: Weights, found: Weights) -> float:
-    score = sum(w * x for w, x in zip(weights, found, strict=True))
+    return logistic(sum(w * x for w, x in zip(weights, found, strict=True)))
+
+
+def logistic(score: float) -> float:
+    """Return the probability of which a score is the log-odds."""
     return 1 / (1 + math.exp(-max(-50.0, min(50.0, score))))
 
 

@@ -75,7 +75,9 @@ def evidence_of(
         if step in ("named", "pair"):
             whole, other = tuple(seen), _compared(verdicts, hits, links)
             if step == "pair" and not seen:
-                other = other or _with_linked(_passages(verdicts, verdicts, hits), links)
+                first, *others = _passages(verdicts, verdicts, hits)
+                linked = _partner([first], verdicts, hits, links, None)  # ruled out or not
+                other = other or [first, *(linked or others[:1])]
         else:
             other = _partner(whole, verdicts, hits, links, unknown_above)
         passages = (*whole, *(p for p in other if p not in whole))
@@ -131,17 +133,6 @@ def _compared(verdicts: Sequence[Verdict], hits: Sequence[Hit], links: Links) ->
         if passage.id in links.asked:
             first.setdefault(links.asked[passage.id], passage)
     return list(first.values())[:2] if len(first) > 1 else []
-
-
-def _with_linked(passages: Sequence[Passage], links: Links) -> list[Passage]:
-    """Return the first passage and the first other that is linked to it; without one, the second.
-
-    What a question asks about often stands in a passage that is not like the question at all, and
-    that the best passage names.
-    """
-    first, others = passages[:1], passages[1:]
-    linked = [p for p in others if p.id in links.linked[first[0].id]]
-    return [*first, *(linked or others)[:1]]
 
 
 def _passages(

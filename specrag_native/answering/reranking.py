@@ -6,10 +6,10 @@ Law: it moves hits and leaves none out; whoever reads them all reads the same.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 from specrag_native.answering.budget import tokens_in
+from specrag_native.answering.confidence import logistic
 from specrag_native.answering.extracts import Likeness
 from specrag_native.answering.run import Models, Run
 from specrag_native.config import Config
@@ -37,7 +37,7 @@ def rerank(run: Run, models: Models, config: Config) -> None:
             key=lambda hit: -hit.score,
         )
         run.ranked = True
-        run.relevance = 1.0 / (1.0 + math.exp(min(-run.hits[0].score, 500.0)))
+        run.relevance = logistic(run.hits[0].score)
 
 
 def sentence_likeness(run: Run, models: Models, config: Config) -> Likeness:
