@@ -27,7 +27,7 @@ from specrag_native.protocol import Segment  # noqa: E402
 from specrag_native.training import base as bases  # noqa: E402
 from specrag_native.training.checkpoints import checkpoints, trained_weights  # noqa: E402
 from specrag_native.training.encoding import IGNORED, encode, encode_group  # noqa: E402
-from specrag_native.training.export import export, file_order, read_heads  # noqa: E402
+from specrag_native.training.export import export  # noqa: E402
 from specrag_native.training.fit import (  # noqa: E402
     Fit,
     plan,
@@ -36,6 +36,7 @@ from specrag_native.training.fit import (  # noqa: E402
 )
 from specrag_native.training.fit_options import FitOptions  # noqa: E402
 from specrag_native.training.loss import group_logits  # noqa: E402
+from specrag_native.training.rows import file_order, own_order, read_heads  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 SMALL = EngineOptions(n_ctx=512, n_batch=64, n_seq_max=4, n_outputs_max=64)
@@ -254,6 +255,28 @@ def test_a_fit_can_start_where_another_ended(tiny: Path, tmp_path: Path) -> None
         Fit(base, make(), tmp_path / "fourth", options(start=str(tmp_path / "second"), rank=2))
 
 
+def test_a_fit_can_start_from_a_kept_adapter(tiny: Path, tmp_path: Path) -> None:
+    base = bases.open_base(tiny)
+    first = Fit(base, make(), tmp_path / "first", options())
+    first.run()
+    kept = export(tmp_path / "first", base, tmp_path / "out", name="kept", type="F16").adapter
+    trained = trained_weights(first.model)
+    second = Fit(base, make(10), tmp_path / "second", options(start=str(kept)))
+    for name, weight in trained_weights(second.model).items():
+        assert torch.allclose(weight, trained[name], rtol=1e-3, atol=1e-6), name  # float16 is kept
+    assert second.step == 0
+    scaled = Fit(base, make(10), tmp_path / "third", options(start=str(kept), alpha=16))
+    for name, weight in trained_weights(scaled.model).items():
+        half = 0.5 if ".lora_B." in name else 1.0
+        assert torch.allclose(weight, half * trained[name], rtol=1e-3, atol=1e-6), name
+    with pytest.raises(ConfigError, match="give the same --rank"):
+        Fit(base, make(), tmp_path / "fourth", options(start=str(kept), rank=2))
+    with pytest.raises(ConfigError, match="give --base the merged model"):
+        Fit(base, make(), tmp_path / "fifth", options(start=str(kept), rank=0))
+    with pytest.raises(ConfigError, match="another options"):
+        Fit(base, make(10), tmp_path / "second", options(start=str(tmp_path / "first")))
+
+
 def test_other_settings_do_not_go_on_with_a_fit(tiny: Path, tmp_path: Path) -> None:
     base = bases.open_base(tiny)
     Fit(base, make(), tmp_path / "fit", options())
@@ -345,6 +368,8 @@ def test_rows_of_queries_return_to_the_files_order(tiny: Path) -> None:
     # In transformers' layout a head's rotary partners are half a head apart; in the file, adjacent.
     assert ordered[:4].tolist() == [0, 8, 1, 9]
     assert np.array_equal(file_order(rows, "blk.0.attn_v.weight", heads), rows)
+    for name in ("blk.0.attn_q.weight", "blk.0.attn_k.weight", "blk.0.attn_v.weight"):
+        assert np.array_equal(own_order(file_order(rows, name, heads), name, heads), rows)
 
 
 def test_the_plan_visits_every_group_once_an_epoch() -> None:

@@ -2,10 +2,6 @@
 
 Law: nothing is lost on the way but what the types lose; the merged model's log-probabilities are
 those of the trained one.
-
-transformers reorders the rows of the query and key matrices of llama models when it reads a GGUF
-(rotary pairs beside each other in the file, in two halves in its own layout); what was learnt is
-put back into the file's order here.
 """
 
 from __future__ import annotations
@@ -21,6 +17,7 @@ from specrag_native.model_files.model_dir import hash_file
 from specrag_native.training.base import Base, gguf_name
 from specrag_native.training.checkpoints import checkpoints
 from specrag_native.training.fit import SETTINGS
+from specrag_native.training.rows import Heads, file_order, read_heads
 
 if TYPE_CHECKING:
     import torch
@@ -96,47 +93,6 @@ def export(
     model_path = out / f"{name}-{type.lower()}.gguf"
     build(base.path, adapter_path, model_path, type=type, name=name)
     return Exported(adapter_path, model_path, steps)
-
-
-@dataclass(frozen=True, slots=True)
-class Heads:
-    """Numbers of query heads and of key heads, and whether their rows are in rotary pairs."""
-
-    n_head: int
-    n_head_kv: int
-    paired: bool
-
-
-def read_heads(path: Path) -> Heads:
-    """Read the numbers of heads from a GGUF."""
-    from gguf import GGUFReader
-
-    reader = GGUFReader(path)
-
-    def number(key: str) -> int:
-        field = reader.get_field(key)
-        if field is None:
-            raise ModelFileError(f"{path} does not state {key}")
-        return int(field.contents())
-
-    kind = str(reader.get_field("general.architecture").contents())
-    n_head = number(f"{kind}.attention.head_count")
-    return Heads(n_head, number(f"{kind}.attention.head_count_kv"), kind == "llama")
-
-
-def file_order(rows: Matrix, name: str, heads: Heads) -> Matrix:
-    """Put the rows of a query or key matrix (or of its ``b``) into the order of the file."""
-    if not heads.paired:
-        return rows
-    if name.endswith("attn_q.weight"):
-        n = heads.n_head
-    elif name.endswith("attn_k.weight"):
-        n = heads.n_head_kv
-    else:
-        return rows
-    split = rows.reshape(n, 2, rows.shape[0] // n // 2, *rows.shape[1:])
-    ordered: Matrix = split.swapaxes(1, 2).reshape(rows.shape)
-    return ordered
 
 
 def _of_adapter(checkpoint: Path, heads: Heads) -> dict[str, tuple[Matrix, Matrix]]:

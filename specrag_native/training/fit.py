@@ -28,6 +28,7 @@ from specrag_native.training.encoding import encode
 from specrag_native.training.examples import DraftExample
 from specrag_native.training.fit_options import FitOptions
 from specrag_native.training.loss import Layout, group_logits
+from specrag_native.training.start import digest_of, start_file, start_weights
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +128,7 @@ class Fit:
         self.left_out = len(examples) - sum(len(g.examples) for g in self.groups)
         self.model: Any = self._adapted(base.model(torch.float32))
         self.steps = plan(len(self.groups), options)
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        trained = list(self._trained().values())
         self._optimiser = torch.optim.AdamW(
             trained, lr=options.rate, betas=(0.9, 0.98), weight_decay=options.weight_decay
         )
@@ -143,7 +144,7 @@ class Fit:
         for name in ("threads", "device", "save_every", "start"):  # do not change what is learnt
             del kept[name]
         if self.options.start:
-            kept["start"] = _digest(_last_checkpoint(self.options) / "weights.safetensors")
+            kept["start"] = digest_of(start_file(Path(self.options.start)))
         settings = {
             "base": self._base.path.name,
             "architecture": self._base.architecture,
@@ -237,8 +238,7 @@ class Fit:
             loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
             (loss / counted).backward()
             total += float(loss.detach())
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        torch.nn.utils.clip_grad_norm_(trained, self.options.clip)
+        torch.nn.utils.clip_grad_norm_(list(self._trained().values()), self.options.clip)
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
         return Step(
@@ -265,7 +265,7 @@ class Fit:
         found = checkpoints(self.out)
         step = 0
         if not found and self.options.start:
-            self._set(load_file(_last_checkpoint(self.options) / "weights.safetensors"))
+            self._set(start_weights(self.options, self._base, self._trained()))
         if found:
             self._set(load_file(found[-1] / "weights.safetensors"))
             step = read_moments(found[-1], self.model, self._optimiser)
@@ -275,7 +275,7 @@ class Fit:
     def _set(self, weights: dict[str, torch.Tensor]) -> None:
         import torch
 
-        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        trained = self._trained()
         if weights.keys() != trained.keys() or any(
             weights[name].shape != p.shape for name, p in trained.items()
         ):
@@ -287,18 +287,8 @@ class Fit:
             for name, p in trained.items():
                 p.copy_(weights[name])
 
-
-def _last_checkpoint(options: FitOptions) -> Path:
-    found = checkpoints(Path(options.start))
-    if not found:
-        raise ConfigError(f"{options.start} holds no checkpoint of a fit: give the folder of one")
-    return found[-1]
-
-
-def _digest(path: Path) -> str:
-    import hashlib
-
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    def _trained(self) -> dict[str, torch.Tensor]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
 
 def read_losses(out: Path) -> list[Step]:

@@ -20,7 +20,7 @@ class FitOptions:
     ``warmup`` steps, then a cosine to a tenth. ``groups`` subsets make one step, computed one after
     another (so memory does not depend on it). ``standalone`` is the share of groups read in the
     standalone layout. ``epochs`` may be a fraction. ``start``: folder of another fit with the same
-    rank, whose last weights are the first of this one.
+    rank, or file of an adapter with that rank, whose (last) weights are the first of this one.
     """
 
     rank: int = 32

@@ -1,4 +1,4 @@
-"""The loss of a group of examples: evidence computed once, its branches beside each other.
+"""The loss of a group of examples: one pass over the evidence and, behind it, every branch.
 
 Law: a branch sees the evidence and itself, nothing of other branches; positions are those the
 engine gives the same tokens.
@@ -6,6 +6,7 @@ engine gives the same tokens.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from specrag_native.training.encoding import IGNORED, Group
@@ -17,6 +18,45 @@ Layout = Literal["exact", "standalone"]
 """``exact``: passages one after another. ``standalone``: passages do not see each other and all
 start at the same position."""
 
+_ALL = -1
+"""Owner of a token that everything behind it may see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A group as one row of tokens; every list has one entry per token.
+
+    ``branch`` is the branch a token belongs to, ``passage`` the standalone passage; ``_ALL`` (-1)
+    of what belongs to none.
+    """
+
+    tokens: list[int]
+    positions: list[int]
+    labels: list[int]
+    branch: list[int]
+    passage: list[int]
+
+
+def row_of(group: Group, layout: Layout) -> Row:
+    """Lay a group out: its head, its passages, then its branches, all of which begin together."""
+    head = len(group.head)
+    alone = layout == "standalone" and len(group.passages) > 1
+    tokens, positions, passage = list(group.head), list(range(head)), [_ALL] * head
+    for i, of_passage in enumerate(group.passages):
+        begin = head if alone else len(tokens)
+        tokens += of_passage
+        positions += range(begin, begin + len(of_passage))
+        passage += [i if alone else _ALL] * len(of_passage)
+    n_evidence, following = len(tokens), max(positions) + 1
+    labels, owner = [IGNORED] * n_evidence, [_ALL] * n_evidence
+    for i, branch in enumerate(group.branches):
+        tokens += branch.tokens
+        labels += branch.labels
+        positions += range(following, following + len(branch.tokens))
+        owner += [i] * len(branch.tokens)
+    passage += [_ALL] * (len(tokens) - n_evidence)
+    return Row(tokens, positions, labels, owner, passage)
+
 
 def group_logits(
     model: Any, group: Group, *, layout: Layout
@@ -26,67 +66,40 @@ def group_logits(
     Shapes: ``(n, n_vocab)``, ``(n,)``, ``(n,)``; n is the number of labels that count.
     """
     import torch
-    from transformers import DynamicCache
 
     device = next(model.parameters()).device
-    evidence, positions, mask, following = _evidence(group, layout, device, model.dtype)
-    inner = _inner(model)
-    cache = DynamicCache(config=model.config)
-    inner(
-        input_ids=evidence,
-        position_ids=positions,
-        attention_mask=mask,
-        past_key_values=cache,
-        use_cache=True,
-    )
-    n = len(group.branches)
-    cache.batch_repeat_interleave(n)
-    width = max(len(b.tokens) for b in group.branches)
-    tokens = torch.zeros((n, width), dtype=torch.long)
-    labels = torch.full((n, width), IGNORED, dtype=torch.long)
-    seen = torch.zeros((n, evidence.shape[1] + width), dtype=torch.long)
-    seen[:, : evidence.shape[1]] = 1
-    for row, branch in enumerate(group.branches):
-        length = len(branch.tokens)
-        tokens[row, :length] = torch.tensor(branch.tokens)
-        labels[row, :length] = torch.tensor(branch.labels)
-        seen[row, evidence.shape[1] : evidence.shape[1] + length] = 1
-    hidden = inner(
-        input_ids=tokens.to(device),
-        position_ids=torch.arange(following, following + width, device=device).expand(n, width),
-        attention_mask=seen.to(device),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
+    row = row_of(group, layout)
+    hidden = _inner(model)(
+        input_ids=torch.tensor([row.tokens], device=device),
+        position_ids=torch.tensor([row.positions], device=device),
+        attention_mask=_mask(row)[None, None].to(device),
+        use_cache=False,
+    ).last_hidden_state[0]
+    labels, branch = torch.tensor(row.labels), torch.tensor(row.branch)
     # A token is predicted from the one before it; the first of a branch never counts.
-    rows, columns = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
-    logits = model.get_output_embeddings()(hidden[rows.to(device), columns.to(device)])
-    return logits, labels[rows, columns + 1].to(device), rows.to(device)
+    (counted,) = (labels != IGNORED).nonzero(as_tuple=True)
+    logits = model.get_output_embeddings()(hidden[(counted - 1).to(device)])
+    return logits, labels[counted].to(device), branch[counted].to(device)
+
+
+def _mask(row: Row) -> torch.Tensor:
+    """Return what is added to the attention of each token (row) to each other: 0, or very little.
+
+    A token sees those before it that belong to all or to what it belongs to itself; branches see
+    every passage.
+    """
+    import torch
+
+    branch, passage = torch.tensor(row.branch), torch.tensor(row.passage)
+    visible = torch.ones((len(branch), len(branch)), dtype=torch.bool).tril()
+    visible &= (branch[None, :] == _ALL) | (branch[None, :] == branch[:, None])
+    in_evidence = branch[:, None] == _ALL
+    visible &= ~in_evidence | (passage[None, :] == _ALL) | (passage[None, :] == passage[:, None])
+    least = torch.finfo(torch.float32).min
+    return torch.zeros(visible.shape).masked_fill(~visible, least)
 
 
 def _inner(model: Any) -> Any:
     """Return the decoder without its head, below an adapter if there is one."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return inner.model
-
-
-def _evidence(
-    group: Group, layout: Layout, device: Any, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, int]:
-    """Return tokens, positions and mask of the evidence, and the position that follows it."""
-    import torch
-
-    head = len(group.head)
-    lengths = [len(p) for p in group.passages]
-    tokens = torch.tensor([[*group.head, *(t for p in group.passages for t in p)]], device=device)
-    n = tokens.shape[1]
-    if layout == "exact" or len(lengths) < 2:
-        return tokens, torch.arange(n, device=device)[None], None, n
-    positions = torch.cat([torch.arange(head), *(torch.arange(head, head + x) for x in lengths)])
-    owner = torch.cat(
-        [torch.full((head,), -1), *(torch.full((x,), i) for i, x in enumerate(lengths))]
-    )
-    visible = torch.ones((n, n), dtype=torch.bool).tril()
-    visible &= (owner[None, :] == -1) | (owner[None, :] == owner[:, None])
-    mask = torch.zeros((n, n), dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
-    return tokens, positions[None].to(device), mask[None, None].to(device), head + max(lengths)
