@@ -1,0 +1,94 @@
+"""The script that takes over what a new drafter cannot have changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specrag_native.config import Config
+from specrag_native.evaluation.metrics import Grade
+from specrag_native.evaluation.records import Header, Record
+from specrag_native.evaluation.results import ResultFile, read_results
+from specrag_native.evaluation.runner import Provenance
+from specrag_native.evaluation.sharing import export
+from specrag_native.evaluation.variants import Variant
+from specrag_native.types import Usage
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "carry.py"
+
+pytestmark = pytest.mark.skipif(not SCRIPT.is_file(), reason="the source tree is not here")
+
+NEW = {"file": "new.gguf", "sha256": "cd"}
+
+
+@pytest.fixture
+def carry() -> Callable[..., tuple[int, int]]:
+    found: Callable[..., tuple[int, int]] = runpy.run_path(str(SCRIPT))["carry"]
+    return found
+
+
+def headed(config: Config) -> Header:
+    models = {
+        role: {"file": f"{role}.gguf", "sha256": role}
+        for role in ("drafter", "verifier", "embedder", "reranker")
+    }
+    made = Provenance(models, machine={"cpu": "a processor", "threads": 2}, command="specrag eval")
+    return made.header("some-dev", Variant("speculative", "speculative", config))
+
+
+def stored(tmp_path: Path, header: Header) -> Path:
+    """Return a stored file: of its questions "read" alone had no draft at all."""
+
+    def answered(id: str, *steps: str, drafter: bool = False) -> Record:
+        return Record(
+            *("some-dev", id, "speculative", header.config_hash, "qa", "an answer"),
+            Grade(1.0, 1.0, 1.0, 2.0),
+            *(0.0, "repair", 0.5),
+            timings={"total": 2.5},
+            usage={"drafter" if drafter else "verifier": Usage(prefilled=200)},
+            repairs=tuple({"step": s, "answer": "an answer", "seconds": 1.0} for s in steps),
+        )
+
+    with ResultFile(tmp_path / "before", header) as file:
+        file.append(answered("read", "pair"))
+        file.append(answered("drafted", "pair", "draft", "all"))
+        file.append(answered("cut", "pair", drafter=True))
+        file.append(dataclasses.replace(answered("failed", "pair"), error="the context is full"))
+    target = tmp_path / "stored" / (file.path.name + ".gz")
+    export(file.path, target)
+    return target
+
+
+def test_what_no_draft_touched_is_taken_over_with_the_new_drafters_identity(
+    carry: Callable[..., tuple[int, int]], tmp_path: Path
+) -> None:
+    header = headed(Config(repair="pair,draft,all", rerank=True))
+    source = stored(tmp_path, header)
+    assert carry(source, NEW, tmp_path / "out") == (1, 3)
+    (path,) = (tmp_path / "out").iterdir()
+    found = read_results(path)
+    (record,) = found.records.values()
+    assert record.id == "read" and record.timings == {"total": 2.5}
+    assert record.usage["verifier"].prefilled == 200 and record.machine == "a processor, 2 threads"
+    assert found.header.models == {**header.models, "drafter": NEW}
+    assert record.config_hash == found.header.config_hash != header.config_hash
+    assert found.header.config_hash[:8] in path.name
+    assert carry(source, NEW, tmp_path / "out") == (0, 3)  # and once only
+    old: dict[str, Any] = dict(header.models["drafter"])
+    assert carry(source, old, tmp_path / "same") == (1, 3)
+    assert next((tmp_path / "same").iterdir()).name == source.stem
+
+
+def test_answers_with_other_wording_are_refused(
+    carry: Callable[..., tuple[int, int]], tmp_path: Path
+) -> None:
+    header = dataclasses.replace(headed(Config()), config_hash="0123456789abcdef")
+    source = stored(tmp_path, header)
+    with pytest.raises(SystemExit, match="other settings or wording"):
+        carry(source, NEW, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
