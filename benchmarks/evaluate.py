@@ -7,10 +7,12 @@ again, as long as settings, models and wording stay.
 
 ``methods`` are the methods as they are by default, over seven sets (docs/results.md).
 ``ablations`` are the paper's: drafts of two passages each, all of them scored, without repair, and
-what becomes of it when one thing is left out or changed, over two sets.
+what becomes of it when one thing is left out or changed, over two sets. ``systems`` are the field's
+other methods, and the paper's with the verifier as its own drafter, over the same two.
 
     python benchmarks/evaluate.py FOLDER_OF_SETS --limit 100 --minutes 120
     python benchmarks/evaluate.py FOLDER_OF_SETS --limit 100 --minutes 120 --what ablations
+    python benchmarks/evaluate.py FOLDER_OF_SETS --limit 100 --minutes 120 --what systems
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from pathlib import Path
 
 from rivals.nearest_standard import METHOD as NEAREST_METHOD
 from stored import RESULTS
+
+from specrag_native.model_files import catalog
 
 ROOT = RESULTS.parent.parent
 STEP = 5
@@ -70,13 +74,14 @@ PAPER = tuple(
     for word in ("--set", setting)
 )
 """The method as the paper has it: every draft is written, scored and believed."""
+TWO_SETS = {name: SETS[name] for name in ("hotpotqa-dev", "triviaqa-dpr-dev")}
 PLANS = {
     "methods": Plan(
         RESULTS / "eval", SETS, (("--method", f"standard,speculative,drafter,{NEAREST_METHOD}"),)
     ),
     "ablations": Plan(
         RESULTS / "ablations",
-        {name: SETS[name] for name in ("hotpotqa-dev", "triviaqa-dpr-dev")},
+        TWO_SETS,
         (
             (
                 *("--method", "speculative,drafter,oracle", *PAPER),
@@ -86,6 +91,14 @@ PLANS = {
             ),
             ("--method", "speculative", *PAPER, "--drafts", "1,3,10"),
             ("--method", "speculative", *PAPER, "--per-draft", "1,4"),
+        ),
+    ),
+    "systems": Plan(
+        RESULTS / "systems",
+        TWO_SETS,
+        (
+            ("--method", "standard,corrective,self-reflective"),
+            ("--method", "speculative", *PAPER, "--drafter", catalog.default("verifier")),
         ),
     ),
 }

@@ -13,6 +13,13 @@ from specrag_native.evaluation.records import Record
 from specrag_native.evaluation.results import ResultSet, read_folder
 
 ZERO_SHOT = RESULTS / "zero-shot"
+WEIGHTS = {
+    "20439883ff20": "first sitting",
+    "f171f2d1502c": "second sitting, shipped",
+    "a927d2a6b7c8": "third sitting",
+    "aaa434214388": "mean of the second and third",
+}
+"""What weights are called, by the beginning of their sha256 as Q8_0."""
 
 
 def drafter_table() -> str:
@@ -65,10 +72,11 @@ def evidence_table() -> str:
     """Return the Markdown of how well drafters tell passages with the answer from others."""
     rows = read_rows(RESULTS / "evidence.jsonl")
     lines = [
-        "| weights | some draft right | its best passage holds the answer | its best two "
+        "| weights | questions | some draft right, where a passage holds the answer "
+        "| drafts right, where theirs does | its best passage holds the answer | its best two "
         "| best by cosine | best two by cosine | any passage "
         "| unknown at 0.95: precision, recall |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
 
     def share(found: list[bool]) -> str:
@@ -90,20 +98,22 @@ def evidence_table() -> str:
         said = [(r["none"][i] >= math.log(0.95), r["holds"][i]) for r in here for i in _all(r)]
         right = [not holds for unknown, holds in said if unknown]
         recalled = [unknown for unknown, holds in said if not holds]
+        some = [any(r["right"]) for r in here if any(r["holds"])]
+        each = [r["right"][i] for r in here for i in _all(r) if r["holds"][i]]
         lines.append(
-            f"| `{digest}` | {share([any(r['right']) for r in here])} "
+            f"| {WEIGHTS.get(digest, digest)} (`{digest}`) | {len(here)} "
+            f"| {share(some)} of {len(some)} | {share(each)} of {len(each)} "
             f"| {best(here, 'none', 1, 1)} | {best(here, 'none', 1, 2)} "
             f"| {best(here, 'cosine', -1, 1)} | {best(here, 'cosine', -1, 2)} "
             f"| {share([any(r['holds']) for r in here])} "
             f"| {share(right) if right else '-'}, {share(recalled)} |"
         )
     sets = dict.fromkeys(r["set"] for r in rows)
-    n = max(sum(r["sha256"] == d for r in rows) for d in {r["sha256"] for r in rows})
     lines += [
         "",
-        f"{n} questions of the {rows[0]['half']} halves of {', '.join(sets)}; every passage "
+        f"The first questions of the {rows[0]['half']} halves of {', '.join(sets)}; every passage "
         'drafted alone. A passage is best where the drafter is least inclined to begin with "none".'
-        " `python benchmarks/bench_evidence.py SETS --drafter FILE --limit 8`.",
+        " `python benchmarks/bench_evidence.py SETS --drafter FILE --limit 20`.",
     ]
     return "\n".join(lines)
 
