@@ -275,6 +275,9 @@ def test_a_fit_can_start_from_a_kept_adapter(tiny: Path, tmp_path: Path) -> None
         Fit(base, make(), tmp_path / "fifth", options(start=str(kept), rank=0))
     with pytest.raises(ConfigError, match="another options"):
         Fit(base, make(10), tmp_path / "second", options(start=str(tmp_path / "first")))
+    other = bases.open_base(write_tiny(tmp_path / "other.gguf", seed=1))
+    with pytest.raises(ConfigError, match="give --base the GGUF it was trained from"):
+        Fit(other, make(), tmp_path / "sixth", options(start=str(kept)))
 
 
 def test_other_settings_do_not_go_on_with_a_fit(tiny: Path, tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Quantise = Callable[[Path, Path, str], None]
 """Writes a GGUF anew with its matrices as another type."""
 
+BASE_FACT = "specrag.base.sha256"
+"""The fact that says which file an adapter was trained from."""
+
 _A, _B = ".lora_a", ".lora_b"
 _HEAD = "cls.output.weight"
 """The last matrix of a cross-encoder."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from specrag_native.engine import NativeCrossEncoder, NativeEngine
 from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import Cancelled, ConfigError, ModelFileError
-from specrag_native.model_files.adapter import Adapter, write_adapter
+from specrag_native.model_files.adapter import BASE_FACT, Adapter, write_adapter
 from specrag_native.model_files.model_dir import hash_file
 from specrag_native.protocol import CancelFlag, Segment
 from specrag_native.training.base import require_extra
@@ -382,7 +382,7 @@ class RankFit:
             alpha=float(self.options.alpha),
             matrices=matrices,
             tensors={gguf: weights[own] for own, gguf in _HEAD.items()},
-            facts={"general.name": name, "specrag.base.sha256": hash_file(self.base)},
+            facts={"general.name": name, BASE_FACT: hash_file(self.base)},
         )
         write_adapter(path, adapter)
         return adapter

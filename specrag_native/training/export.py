@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specrag_native.errors import ConfigError, ModelFileError
-from specrag_native.model_files.adapter import Adapter, build, write_adapter
+from specrag_native.model_files.adapter import BASE_FACT, Adapter, build, write_adapter
 from specrag_native.model_files.model_dir import hash_file
 from specrag_native.training.base import Base, gguf_name
 from specrag_native.training.checkpoints import checkpoints
@@ -83,7 +83,7 @@ def export(
         matrices=matrices,
         facts={
             "general.name": name,
-            "specrag.base.sha256": hash_file(base.path),
+            BASE_FACT: hash_file(base.path),
             **(facts or {}),
         },
     )

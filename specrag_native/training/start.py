@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specrag_native.errors import ConfigError
-from specrag_native.model_files.adapter import read_adapter
+from specrag_native.model_files.adapter import BASE_FACT, read_adapter
+from specrag_native.model_files.model_dir import hash_file
 from specrag_native.training.base import Base, gguf_name
 from specrag_native.training.checkpoints import checkpoints
 from specrag_native.training.fit_options import FitOptions
@@ -52,8 +53,9 @@ def start_weights(options: FitOptions, base: Base, names: Iterable[str]) -> dict
         names: of the weights that are trained.
 
     Raises:
-        ConfigError: ``start`` holds none, or an adapter where all weights are trained.
-        ModelFileError: the file is no adapter, or of a base in another layout.
+        ConfigError: ``start`` holds none, or an adapter where all weights are trained, or one of
+            another base.
+        ModelFileError: the file is no adapter.
     """
     path = start_file(Path(options.start))
     if path.suffix == ".safetensors":
@@ -72,7 +74,13 @@ def _of_adapter(
 ) -> dict[str, torch.Tensor]:
     import torch
 
-    adapter, heads = read_adapter(path), read_heads(base.path)
+    adapter = read_adapter(path)
+    if not base.is_gguf or adapter.facts.get(BASE_FACT, "") not in ("", hash_file(base.path)):
+        raise ConfigError(
+            f"{path} is an adapter of another file than {base.path}: give --base the GGUF it was "
+            "trained from"
+        )
+    heads = read_heads(base.path)
     weights = {}
     for name in names:
         matrix = gguf_name(name) or ""
