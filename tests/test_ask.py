@@ -214,7 +214,11 @@ def test_ctrl_c_stops_an_answer_and_leaves_the_index_usable(
     words = ["ask", "Who came from Lisbon?", "--index", str(index), *small]
     terminal, other_end = os.openpty()  # on a terminal the command says what it is doing
     process = subprocess.Popen(
-        [sys.executable, "-m", "specrag_native", *words], stdout=subprocess.PIPE, stderr=other_end
+        [sys.executable, "-m", "specrag_native", *words],
+        stdout=subprocess.PIPE,
+        stderr=other_end,
+        # Ctrl-C is ignored by what a shell starts in the background, and by its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(other_end)
     said = b""
