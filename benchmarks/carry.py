@@ -2,8 +2,8 @@ r"""Stored answers that a new drafter cannot change, taken over from the drafter
 
 Where the verifier settled a question before anything was drafted, its answer, tokens and seconds
 are the same whichever the drafter is. Those are copied to where a run with the new drafter goes on;
-every question for which anything was drafted is left to it. What was answered with other settings,
-wording or models than today's is refused.
+every question for which anything was drafted is left to it. Settings and other models stay those of
+the stored results, and what they make with today's wording must have the identity that is stored.
 
     python benchmarks/carry.py benchmarks/results/eval --out build/eval
     specrag eval SET.jsonl.gz --half report --limit 100 --method speculative --out build/eval
@@ -45,7 +45,7 @@ def carry(source: Path, drafter: Mapping[str, str], out: Path) -> tuple[int, int
         How many were copied, and how many were not.
 
     Raises:
-        SystemExit: they were answered with other settings, wording or models than today's.
+        SystemExit: with today's wording and names of settings they would have another identity.
     """
     header: Header | None = None
     file: ResultFile | None = None
