@@ -28,14 +28,16 @@ from specrag_native.training import base as bases  # noqa: E402
 from specrag_native.training.checkpoints import checkpoints, trained_weights  # noqa: E402
 from specrag_native.training.encoding import IGNORED, encode, encode_group  # noqa: E402
 from specrag_native.training.export import export  # noqa: E402
-from specrag_native.training.fit import (  # noqa: E402
-    Fit,
-    plan,
-    rate_at,
-    read_losses,
-)
+from specrag_native.training.fit import Fit, read_losses  # noqa: E402
 from specrag_native.training.fit_options import FitOptions  # noqa: E402
-from specrag_native.training.loss import group_logits  # noqa: E402
+from specrag_native.training.loss import (  # noqa: E402
+    group_logits,
+    row_logits,
+    row_of,
+    token_weights,
+)
+from specrag_native.training.low_rank import LowRankLinear  # noqa: E402
+from specrag_native.training.planning import plan, rate_at  # noqa: E402
 from specrag_native.training.rows import file_order, own_order, read_heads  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -302,7 +304,10 @@ def test_a_base_that_cannot_be_exported_is_refused_before_training(tmp_path: Pat
 
 
 @pytest.mark.parametrize("rank", [4, 0])
-def test_the_exported_model_is_the_trained_one(tiny: Path, tmp_path: Path, rank: int) -> None:
+def test_the_exported_model_is_the_trained_one(
+    tiny: Path, tmp_path: Path, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specrag_native.training.fit._cpu_has_bfloat16", lambda: False)
     base = bases.open_base(tiny)
     fit = Fit(base, make(), tmp_path / "fit", options(rank=rank, rate=2e-2))
     fit.run()
@@ -377,13 +382,102 @@ def test_rows_of_queries_return_to_the_files_order(tiny: Path) -> None:
 
 def test_the_plan_visits_every_group_once_an_epoch() -> None:
     settings = options(epochs=2.0, groups=4, standalone=0.5)
-    steps = plan(10, settings)
-    visited = [n for step in steps for n, _ in step]
+    lengths = [30] * 10
+    steps = plan(lengths, settings)
+    visited = [n for step in steps for batch in step for n, _ in batch]
     assert sorted(visited[:10]) == sorted(visited[10:]) == list(range(10))
     assert visited[:10] != visited[10:]
-    assert {layout for step in steps for _, layout in step} == {"exact", "standalone"}
-    assert plan(10, settings) == steps
-    assert {layout for step in plan(10, options(standalone=0.0)) for _, layout in step} == {"exact"}
+    assert [len(step) for step in steps] == [4, 4, 4, 4, 4]
+    assert all(len(batch) == 1 for step in steps for batch in step)
+    layouts = {layout for step in steps for batch in step for _, layout in batch}
+    assert layouts == {"exact", "standalone"}
+    assert plan(lengths, settings) == steps
+    exact = plan(lengths, options(standalone=0.0))
+    assert {layout for step in exact for batch in step for _, layout in batch} == {"exact"}
+
+
+def test_a_step_of_batches_has_groups_of_all_lengths_and_no_batch_has() -> None:
+    settings = options(epochs=1.5, batch_tokens=640)
+    lengths = [(7 * i) % 300 + 20 for i in range(200)]
+    steps = plan(lengths, settings)
+    batches = [[n for n, _ in batch] for step in steps for batch in step]
+    visited = [n for batch in batches for n in batch]
+    assert len(visited) == 300
+    assert sorted(set(visited)) == list(range(200))
+    assert plan(lengths, settings) == steps
+    for batch in batches:
+        longest = max(lengths[n] for n in batch)
+        assert len(batch) == 1 or len(batch) * -(-longest // 32) * 32 <= 640
+    assert np.mean([np.ptp([lengths[n] for n in batch]) for batch in batches]) < 20
+    assert np.mean([np.ptp([lengths[n] for batch in s for n, _ in batch]) for s in steps]) > 100
+    assert max(len(step) for step in steps) == 3
+
+
+@pytest.mark.parametrize("layout", ["exact", "standalone"])
+def test_a_group_has_the_same_loss_beside_others(tiny: Path, layout: Any) -> None:
+    base = bases.open_base(tiny)
+    model = base.model(torch.float32)
+    examples = [e for e in make() if e.id != "3"]  # groups of unequal length
+    groups = list(encode(base.tokeniser(), examples, end_of_turn=base.end_of_turn, max_tokens=512))
+    with torch.no_grad():
+        together, labels, branch = row_logits(model, [row_of(g, layout) for g in groups])
+        alone = [group_logits(model, g, layout=layout) for g in groups]
+    assert torch.equal(labels, torch.cat([found[1] for found in alone]))
+    assert (together - torch.cat([found[0] for found in alone])).abs().max() < 1e-4
+    assert len(branch.unique()) == len(examples)
+    assert len({len(row_of(g, layout).tokens) for g in groups}) > 1
+
+
+def test_the_first_token_of_every_branch_is_weighted() -> None:
+    weights = token_weights(torch.tensor([0, 0, 0, 1, 2, 2]), 5.0)
+    assert weights.tolist() == [5, 1, 1, 5, 5, 1]
+
+
+def test_a_decision_that_weighs_more_is_learnt_at_the_cost_of_the_rest(
+    tiny: Path, tmp_path: Path
+) -> None:
+    """The loss that is logged is the weighted mean, worked out here from the logits."""
+    base = bases.open_base(tiny)
+    fit = Fit(base, make(2), tmp_path / "fit", options(groups=1, epochs=1.0, decision=5.0))
+    with torch.no_grad():
+        logits, labels, branch = group_logits(fit.model, fit.groups[0], layout="exact")
+        each = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+    first = [int((branch == b).nonzero()[0]) for b in (0, 1)]
+    expected = (each.sum() + 4 * each[first].sum()) / (len(each) + 8)
+    fit.run()
+    (step,) = read_losses(tmp_path / "fit")
+    assert step.loss == pytest.approx(float(expected), rel=2e-3)
+
+
+def test_an_adapted_layer_begins_as_what_it_replaces() -> None:
+    linear = torch.nn.Linear(6, 4)
+    layer = LowRankLinear(linear, rank=2, alpha=4)
+    x = torch.randn(3, 6)
+    assert torch.allclose(layer(x), linear(x))
+    with torch.no_grad():
+        layer.lora_B.weight.normal_()
+    change = 2 * layer.lora_B.weight @ layer.lora_A.weight
+    assert torch.allclose(layer(x), linear(x) + x @ change.T, atol=1e-5)
+
+
+def test_an_adapter_in_half_the_space_is_nearly_the_same(tiny: Path, tmp_path: Path) -> None:
+    base = bases.open_base(tiny)
+    Fit(base, make(), tmp_path / "fit", options(rank=32, rate=2e-2)).run()
+    found = {}
+    for kind in ("F16", "Q8_0"):
+        done = export(
+            tmp_path / "fit", base, tmp_path / kind, name="x", type="F16", adapter_type=kind
+        )
+        found[kind] = (done.adapter.stat().st_size, read_adapter(done.adapter))
+    assert found["Q8_0"][0] < 0.7 * found["F16"][0]
+    for name in found["F16"][1].matrices:
+        whole, half = (found[kind][1].change(name) for kind in ("F16", "Q8_0"))
+        assert np.abs(whole - half).max() < 0.03 * np.abs(whole).max()
+    Fit(base, make(), tmp_path / "narrow", options(rank=4)).run()
+    with pytest.raises(ModelFileError, match="multiple of 32"):
+        export(
+            tmp_path / "narrow", base, tmp_path / "out", name="x", type="F16", adapter_type="Q8_0"
+        )
 
 
 def test_the_rate_warms_up_and_decays_to_a_tenth() -> None:

@@ -35,6 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_data(verbs)
+    _add_encode(verbs)
     _add_fit(verbs)
     _add_export(verbs)
     _add_check(verbs)
@@ -182,6 +183,45 @@ def run_data(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_encode(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "encode",
+        help="make tokens of drafting examples, to fit elsewhere",
+        description="Write drafting examples as the tokens of a base model. `fit` takes such a "
+        "file where there is no engine, such as on a borrowed machine with a GPU.",
+    )
+    parser.add_argument("examples", type=Path, metavar="FILE", help="from specrag train data")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="tokens, .npz")
+    parser.add_argument("--base", metavar="MODEL", help="the model that will be fitted, as in fit")
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="longer examples are left out (default: %(default)s)",
+    )
+    parser.set_defaults(run=run_encode)
+
+
+def run_encode(args: argparse.Namespace) -> int:
+    """Encode examples."""
+    from specrag_native.errors import ConfigError
+    from specrag_native.training.encoded import encode_examples, write_encoded
+    from specrag_native.training.examples import read_examples
+
+    if args.out.suffix != ".npz":
+        raise ConfigError(f"--out must end with .npz, got {args.out}")
+    examples = read_examples(args.examples)
+    encoded = encode_examples(examples, _base(args.base), max_tokens=args.max_tokens)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_encoded(args.out, encoded)
+    print(
+        f"{args.out}: {encoded.n_examples - encoded.left_out} examples of {len(encoded.groups)} "
+        f"subsets, {encoded.left_out} too long and left out"
+    )
+    return 0
+
+
 def _add_fit(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "fit",
@@ -189,7 +229,9 @@ def _add_fit(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         description="Fine-tune a small causal model on drafting examples. Run again with the same "
         "settings, it goes on from its last checkpoint with the numbers it would have had.",
     )
-    parser.add_argument("examples", type=Path, metavar="FILE", help="from specrag train data")
+    parser.add_argument(
+        "examples", type=Path, metavar="FILE", help="from specrag train data, or encode (.npz)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints, curve")
     parser.add_argument(
         "--base",
@@ -215,6 +257,7 @@ def run_fit(args: argparse.Namespace) -> int:
     """Fine-tune, with progress and a plot of the curve."""
     from specrag_native.training.base import require_extra
     from specrag_native.training.curve import plot
+    from specrag_native.training.encoded import read_encoded
     from specrag_native.training.examples import read_examples
     from specrag_native.training.fit import Fit
     from specrag_native.training.fit_options import FitOptions
@@ -222,7 +265,7 @@ def run_fit(args: argparse.Namespace) -> int:
     options: FitOptions = FitOptions(
         **{f.name: getattr(args, f.name) for f in dataclasses.fields(FitOptions)}
     )
-    examples = read_examples(args.examples)
+    examples = (read_encoded if args.examples.suffix == ".npz" else read_examples)(args.examples)
     require_extra()
     fit = Fit(_base(args.base), examples, args.out, options)
     if fit.left_out:
@@ -256,6 +299,12 @@ def _add_export(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--rank", type=int, metavar="N", help="of the adapter, when all weights were trained"
     )
+    parser.add_argument(
+        "--adapter-type",
+        default="F16",
+        choices=("F16", "Q8_0"),
+        help="of the adapter's matrices; Q8_0 takes half the space (default: %(default)s)",
+    )
     parser.set_defaults(run=run_export)
 
 
@@ -266,7 +315,13 @@ def run_export(args: argparse.Namespace) -> int:
 
     require_extra()
     done = export(
-        args.fit, _base(args.base), args.out, name=args.name, type=args.type, rank=args.rank
+        args.fit,
+        _base(args.base),
+        args.out,
+        name=args.name,
+        type=args.type,
+        rank=args.rank,
+        adapter_type=args.adapter_type,
     )
     for path in (done.adapter, done.model):
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

@@ -59,10 +59,13 @@ class Adapter:
         return np.asarray((b @ a) * np.float32(self.alpha / a.shape[0]), dtype=np.float32)
 
 
-def write_adapter(path: Path, adapter: Adapter) -> None:
-    """Write an adapter as llama.cpp reads them, its matrices as float16."""
+def write_adapter(path: Path, adapter: Adapter, *, type: str = "F16") -> None:
+    """Write an adapter as llama.cpp reads them, its matrices as ``F16`` or ``Q8_0``.
+
+    Raises:
+        ModelFileError: a row does not fill the blocks of the type.
+    """
     import gguf
-    import numpy as np
 
     partial = path.with_name(path.name + ".writing")
     writer = gguf.GGUFWriter(partial, adapter.architecture)
@@ -73,14 +76,30 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
         for key, value in sorted(adapter.facts.items()):
             writer.add_string(key, value)
         for name, (a, b) in adapter.matrices.items():
-            writer.add_tensor(name + _A, np.ascontiguousarray(a, dtype=np.float16))
-            writer.add_tensor(name + _B, np.ascontiguousarray(b, dtype=np.float16))
+            for half, values in ((_A, a), (_B, b)):
+                data, kind = _as_type(values, type)
+                writer.add_tensor(name + half, data, raw_dtype=kind)
         for name, values in adapter.tensors.items():
             writer.add_tensor(name, _stored(values))
         _finish(writer, partial, path)
     finally:
         writer.close()
         partial.unlink(missing_ok=True)
+
+
+def _as_type(values: Matrix, type: str) -> tuple[NDArray[Any], Any]:
+    import numpy as np
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.quants import quantize
+
+    kind = GGMLQuantizationType[type]
+    block = GGML_QUANT_SIZES[kind][0]
+    if values.shape[-1] % block:
+        raise ModelFileError(
+            f"an adapter's matrix of {values.shape} has no rows of {block}s, as {type} needs: "
+            f"give it a rank that is a multiple of {block}, or type F16"
+        )
+    return quantize(np.ascontiguousarray(values, dtype=np.float32), kind), kind
 
 
 def read_adapter(path: Path) -> Adapter:

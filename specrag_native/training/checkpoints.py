@@ -61,10 +61,11 @@ def read_moments(checkpoint: Path, model: Any, optimiser: Any) -> int:
 
     step = int(json.loads((checkpoint / "step.json").read_text())["step"])
     moments = load_file(checkpoint / "optimiser.safetensors")
+    fused = optimiser.defaults.get("fused")
     for name, p in model.named_parameters():
         if f"{name}/exp_avg" in moments:
             optimiser.state[p] = {
-                "step": torch.tensor(float(step)),
+                "step": torch.tensor(float(step), device=p.device if fused else None),
                 "exp_avg": moments[f"{name}/exp_avg"].to(p.device),
                 "exp_avg_sq": moments[f"{name}/exp_avg_sq"].to(p.device),
             }

@@ -50,7 +50,6 @@ class Group:
     head: tuple[int, ...]
     passages: tuple[tuple[int, ...], ...]
     branches: tuple[Branch, ...]
-    examples: tuple[DraftExample, ...]
 
     @property
     def n_evidence(self) -> int:
@@ -80,7 +79,7 @@ def encode_group(
             head = tuple(tokeniser.tokenize(prompt[:first]))
             passages = tuple(tuple(_inside(tokeniser, s)) for s in prompt[first : last + 1])
         branches.append(_branch(tokeniser, prompt[last + 1 :], example, end_of_turn))
-    return Group(head, passages, tuple(branches), tuple(examples))
+    return Group(head, passages, tuple(branches))
 
 
 def _branch(

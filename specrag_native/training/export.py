@@ -42,6 +42,7 @@ def export(
     name: str,
     type: str = "Q8_0",
     rank: int | None = None,
+    adapter_type: str = "F16",
     facts: dict[str, str] | None = None,
 ) -> Exported:
     """Write ``NAME-adapter.gguf`` and ``NAME-TYPE.gguf`` of a fit's last checkpoint.
@@ -54,6 +55,8 @@ def export(
         type: of the merged model's matrices: ``F16``, or a type of ``quantise``.
         rank: of the adapter, when all weights were trained: the change of every matrix is cut to
             its largest ``rank`` singular values. The merged model is the base with the adapter.
+        adapter_type: of the adapter's matrices: ``F16`` or ``Q8_0``. The merged model is made of
+            the adapter as it was written.
         facts: further texts to keep in the adapter, such as its licence.
 
     Raises:
@@ -89,7 +92,7 @@ def export(
     )
     out.mkdir(parents=True, exist_ok=True)
     adapter_path = out / f"{name}-adapter.gguf"
-    write_adapter(adapter_path, adapter)
+    write_adapter(adapter_path, adapter, type=adapter_type)
     model_path = out / f"{name}-{type.lower()}.gguf"
     build(base.path, adapter_path, model_path, type=type, name=name)
     return Exported(adapter_path, model_path, steps)

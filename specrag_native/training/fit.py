@@ -7,8 +7,6 @@ stopped goes on with the numbers it would have had.
 from __future__ import annotations
 
 import json
-import math
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,22 +22,25 @@ from specrag_native.training.checkpoints import (
     read_moments,
     write_checkpoint,
 )
-from specrag_native.training.encoding import encode
+from specrag_native.training.encoded import EncodedExamples, encode_examples
 from specrag_native.training.examples import DraftExample
 from specrag_native.training.fit_options import FitOptions
-from specrag_native.training.loss import Layout, group_logits
+from specrag_native.training.loss import row_logits, row_of, token_weights
+from specrag_native.training.planning import plan, rate_at
 from specrag_native.training.start import digest_of, start_file, start_weights
 
 if TYPE_CHECKING:
     import torch
 
 LOSSES = "loss.jsonl"
+_NOT_LEARNT = ("threads", "device", "save_every", "start")
+"""Settings that do not change what is learnt; ``start`` is kept as the digest of its weights."""
 SETTINGS = "fit.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimiser step. ``loss`` in nats per token that counts; ``tokens`` were computed."""
+    """One optimiser step. ``loss`` in weighted nats per token that counts; ``tokens`` computed."""
 
     step: int
     of: int
@@ -53,35 +54,12 @@ class Step:
 OnStep = Callable[[Step], None]
 
 
-def rate_at(step: int, n_steps: int, options: FitOptions) -> float:
-    """Return the learning rate of a step (counted from 0)."""
-    if step < options.warmup:
-        return options.rate * (step + 1) / options.warmup
-    done = (step - options.warmup) / max(1, n_steps - options.warmup)
-    return options.rate * (0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done))))
-
-
-def plan(n_groups: int, options: FitOptions) -> list[list[tuple[int, Layout]]]:
-    """Return which groups, in which layout, make each step."""
-    total = max(1, round(options.epochs * n_groups))
-    order: list[tuple[int, Layout]] = []
-    for epoch in range(math.ceil(total / n_groups)):
-        rng = random.Random(f"{options.seed} {epoch}")
-        numbers = list(range(n_groups))
-        rng.shuffle(numbers)
-        order += [
-            (n, "standalone" if rng.random() < options.standalone else "exact") for n in numbers
-        ]
-    order = order[:total]
-    return [order[i : i + options.groups] for i in range(0, total, options.groups)]
-
-
 class Fit:
     """A fit in a folder: made anew, or gone on with.
 
     Args:
         base: the model to start from.
-        examples: drafting examples, those of one subset beside each other.
+        examples: drafting examples, those of one subset beside each other, or encoded.
         out: folder of checkpoints, settings and the loss curve.
         options: see :class:`FitOptions`.
 
@@ -92,7 +70,7 @@ class Fit:
     def __init__(
         self,
         base: base_models.Base,
-        examples: Sequence[DraftExample],
+        examples: Sequence[DraftExample] | EncodedExamples,
         out: Path,
         options: FitOptions = FitOptions(),
     ) -> None:
@@ -103,6 +81,13 @@ class Fit:
         self.out = out
         self._base = base
         out.mkdir(parents=True, exist_ok=True)
+        if not isinstance(examples, EncodedExamples):
+            examples = encode_examples(examples, base, max_tokens=options.max_tokens)
+        if examples.base != base.path.name:
+            raise ConfigError(
+                f"the examples were encoded for {examples.base}, not for {base.path}: encode them "
+                "with this base"
+            )
         self._claim(examples)
         if options.threads:
             torch.set_num_threads(options.threads)
@@ -112,44 +97,35 @@ class Fit:
         self.dtype = (
             torch.bfloat16 if self.device == "cuda" or _cpu_has_bfloat16() else torch.float32
         )
-        tokeniser = base.tokeniser()
-        self.groups = list(
-            encode(
-                tokeniser,
-                examples,
-                end_of_turn=base.end_of_turn,
-                max_tokens=options.max_tokens,
-            )
-        )
+        self.groups = examples.groups
         if not self.groups:
             raise ConfigError(
                 f"no example fits max_tokens {options.max_tokens}: raise it or use shorter passages"
             )
-        self.left_out = len(examples) - sum(len(g.examples) for g in self.groups)
+        self.left_out = examples.left_out
         self.model: Any = self._adapted(base.model(torch.float32))
-        self.steps = plan(len(self.groups), options)
+        self.steps = plan([group.n_tokens for group in self.groups], options)
         trained = list(self._trained().values())
         self._optimiser = torch.optim.AdamW(
-            trained, lr=options.rate, betas=(0.9, 0.98), weight_decay=options.weight_decay
+            trained,
+            lr=options.rate,
+            betas=(0.9, 0.98),
+            weight_decay=options.weight_decay,
+            fused=self.device == "cuda",
         )
         self.step = self._resume()
 
-    def _claim(self, examples: Sequence[DraftExample]) -> None:
-        import hashlib
-
-        digest = hashlib.blake2b(digest_size=8)
-        for example in examples:
-            digest.update(f"{example.id}\x1f{example.rationale}\n".encode())
+    def _claim(self, examples: EncodedExamples) -> None:
         kept = {**asdict(self.options)}
-        for name in ("threads", "device", "save_every", "start"):  # do not change what is learnt
+        for name in _NOT_LEARNT:
             del kept[name]
         if self.options.start:
             kept["start"] = digest_of(start_file(Path(self.options.start)))
         settings = {
             "base": self._base.path.name,
             "architecture": self._base.architecture,
-            "examples": len(examples),
-            "examples_digest": digest.hexdigest(),
+            "examples": examples.n_examples,
+            "examples_digest": examples.digest,
             "options": kept,
         }
         path = self.out / SETTINGS
@@ -166,18 +142,14 @@ class Fit:
     def _adapted(self, model: Any) -> Any:
         model.config.use_cache = False
         if self.options.rank:
-            from peft import LoraConfig, get_peft_model
+            from specrag_native.training.low_rank import adapt
 
-            model = get_peft_model(
+            adapt(
                 model,
-                LoraConfig(
-                    r=self.options.rank,
-                    lora_alpha=self.options.alpha,
-                    target_modules=list(base_models.TARGETS),
-                    lora_dropout=0.0,
-                    bias="none",
-                    task_type="CAUSAL_LM",
-                ),
+                base_models.TARGETS,
+                rank=self.options.rank,
+                alpha=self.options.alpha,
+                dtype=self.dtype,
             )
         else:  # what an adapter can express, so that the result can be shipped as one
             for name, weight in model.named_parameters():
@@ -223,31 +195,37 @@ class Fit:
         rate = rate_at(self.step, len(self.steps), self.options)
         for settings in self._optimiser.param_groups:
             settings["lr"] = rate
-        chosen = [(self.groups[n], layout) for n, layout in self.steps[self.step]]
-        counted = sum(
-            sum(label >= 0 for label in branch.labels)
-            for group, _ in chosen
-            for branch in group.branches
-        )
-        total = 0.0
-        for group, layout in chosen:
+        batches = [
+            [row_of(self.groups[n], layout) for n, layout in batch]
+            for batch in self.steps[self.step]
+        ]
+        rows = [row for batch in batches for row in batch]
+        n_examples = sum(int(row.branch.max()) + 1 for row in rows)
+        # What counts in this step: every token once, but for the first of each branch.
+        whole = sum(row.n_counted for row in rows) + (self.options.decision - 1) * n_examples
+        losses = []
+        for batch in batches:
+            # An adapted model has its types already; one that is trained whole keeps float32.
             with torch.autocast(
-                self.device, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
+                self.device,
+                dtype=torch.bfloat16,
+                enabled=self.dtype == torch.bfloat16 and not self.options.rank,
             ):
-                logits, labels, _ = group_logits(self.model, group, layout=layout)
-            loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
-            (loss / counted).backward()
-            total += float(loss.detach())
+                logits, labels, branch = row_logits(self.model, batch)
+            each = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+            loss = each @ token_weights(branch, self.options.decision)
+            (loss / whole).backward()
+            losses.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(list(self._trained().values()), self.options.clip)
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
         return Step(
             step=self.step + 1,
             of=len(self.steps),
-            loss=total / counted,
+            loss=float(sum(losses)) / whole,
             rate=rate,
-            examples=sum(len(group.examples) for group, _ in chosen),
-            tokens=sum(group.n_tokens for group, _ in chosen),
+            examples=n_examples,
+            tokens=sum(len(row.tokens) for row in rows),
             seconds=time.perf_counter() - started,
         )
 

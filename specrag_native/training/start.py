@@ -61,12 +61,17 @@ def start_weights(options: FitOptions, base: Base, names: Iterable[str]) -> dict
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        return dict(load_file(path))
+        return {_plain(name): weights for name, weights in load_file(path).items()}
     if not options.rank:
         raise ConfigError(
             f"{path} is an adapter, and rank 0 trains all weights: give --base the merged model"
         )
     return _of_adapter(path, options, base, names)
+
+
+def _plain(name: str) -> str:
+    """Return a weight's name without what the peft library puts around it."""
+    return name.removeprefix("base_model.model.").replace(".default.weight", ".weight")
 
 
 def _of_adapter(
