@@ -80,6 +80,8 @@ def main() -> int:
             CARD,
             {
                 "drafter": drafter.drafter_table(),
+                "fits": drafter.fits_table(),
+                "checks": drafter.checks_table(),
                 "alone": drafter.alone_table(),
                 "evidence": drafter.evidence_table(),
             },
