@@ -36,7 +36,7 @@ from specrag_native.training.loss import (  # noqa: E402
     row_of,
     token_weights,
 )
-from specrag_native.training.low_rank import LowRankLinear  # noqa: E402
+from specrag_native.training.low_rank import LowRankLinear, adapt  # noqa: E402
 from specrag_native.training.planning import plan, rate_at  # noqa: E402
 from specrag_native.training.rows import file_order, own_order, read_heads  # noqa: E402
 
@@ -458,6 +458,29 @@ def test_an_adapted_layer_begins_as_what_it_replaces() -> None:
         layer.lora_B.weight.normal_()
     change = 2 * layer.lora_B.weight @ layer.lora_A.weight
     assert torch.allclose(layer(x), linear(x) + x @ change.T, atol=1e-5)
+    half = layer(x.to(torch.bfloat16))  # a bias follows the activations, as the weights do
+    assert half.dtype == torch.bfloat16
+    assert torch.allclose(half.float(), layer(x), atol=0.1)
+
+
+def test_only_what_is_adapted_keeps_its_type() -> None:
+    model = torch.nn.ModuleDict(
+        {
+            "q_proj": torch.nn.Linear(6, 4),
+            "norm": torch.nn.LayerNorm(6),
+            "out": torch.nn.Linear(4, 2),
+        }
+    )
+    adapt(model, ["q_proj"], rank=2, alpha=4, dtype=torch.bfloat16)
+    types = {name: p.dtype for name, p in model.named_parameters()}
+    assert {name for name, kind in types.items() if kind == torch.float32} == {
+        "q_proj.weight",
+        "q_proj.bias",
+        "q_proj.lora_A.weight",
+        "q_proj.lora_B.weight",
+    }
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"q_proj.lora_A.weight", "q_proj.lora_B.weight"}
 
 
 def test_an_adapter_in_half_the_space_is_nearly_the_same(tiny: Path, tmp_path: Path) -> None:
