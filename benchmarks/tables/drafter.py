@@ -20,6 +20,7 @@ WEIGHTS = {
     "2d13ca16fd7a": "third sitting",
     "aaa434214388": "mean of the second and third",
     "3a2e2e83a6eb": "fourth sitting, shipped",
+    "6b93b7098f05": "fourth sitting",
 }
 """What weights are called, by the beginning of their sha256 as Q8_0."""
 
