@@ -31,7 +31,6 @@ from specrag_native.training.export import export  # noqa: E402
 from specrag_native.training.fit import Fit, read_losses  # noqa: E402
 from specrag_native.training.fit_options import FitOptions  # noqa: E402
 from specrag_native.training.loss import (  # noqa: E402
-    group_logits,
     row_logits,
     row_of,
     token_weights,
@@ -73,6 +72,10 @@ def make(n: int = 12) -> list[DraftExample]:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+def group_logits(model: Any, group: Any, *, layout: Any) -> Any:
+    return row_logits(model, [row_of(group, layout)])
 
 
 def options(**values: Any) -> FitOptions:

@@ -22,7 +22,7 @@ WEIGHTS = {
     "3a2e2e83a6eb": "fourth sitting, shipped",
     "6b93b7098f05": "fourth sitting",
 }
-"""What weights are called, by the beginning of their sha256 as Q8_0."""
+"""What weights are called, by the beginning of their file's sha256."""
 
 
 def drafter_table() -> str:

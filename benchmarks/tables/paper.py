@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean, median
 
+from evaluate import PAPER
 from stored import RESULTS
 
 from specrag_native.evaluation.records import Record
@@ -44,9 +45,7 @@ def paper_table() -> str:
         "Five drafts of two passages each, all of them written, scored and believed, the best by "
         "the full score chosen; no cross-encoder, no repair, nothing cached. The first questions "
         f"of the reporting halves. {machine.place}; `specrag eval SETS --half report --method "
-        "speculative --set rerank=false --set n_drafts=5 --set passages_per_draft=2 --set "
-        "n_written=none --set draft_order=retrieved --set verify=always --set repair=off --set "
-        "repair_below=0 --set abstain_below=0`.",
+        f"speculative {' '.join(PAPER)}`.",
     ]
     return "\n".join(lines)
 

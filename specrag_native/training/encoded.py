@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from specrag_native.training.encoding import IGNORED, Branch, Group, encode
 from specrag_native.training.examples import DraftExample, TrainingDataError
 
 FORMAT = 1
+
+Kept = TypeVar("Kept", tuple[int, ...], Branch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +47,33 @@ def encode_examples(
     examples: Sequence[DraftExample], base: Base, *, max_tokens: int
 ) -> EncodedExamples:
     """Encode examples with the tokeniser of a base; those of one subset stand beside each other."""
+    groups = encode(base.tokeniser(), examples, end_of_turn=base.end_of_turn, max_tokens=max_tokens)
+    return EncodedExamples(list(groups), digest_of(examples), len(examples), base.path.name)
+
+
+def digest_of(examples: Sequence[DraftExample]) -> str:
+    """Return what tells these examples from others."""
     digest = hashlib.blake2b(digest_size=8)
     for example in examples:
         digest.update(f"{example.id}\x1f{example.rationale}\n".encode())
-    groups = encode(base.tokeniser(), examples, end_of_turn=base.end_of_turn, max_tokens=max_tokens)
-    return EncodedExamples(list(groups), digest.hexdigest(), len(examples), base.path.name)
+    return digest.hexdigest()
 
 
 def write_encoded(path: Path, encoded: EncodedExamples) -> None:
     """Write groups beside ``path`` and rename."""
-    heads, passages, branches = _Table(), _Table(), _Table()
-    kept: dict[Branch, int] = {}
-    starts: list[int] = []
-    of_groups: list[list[int]] = []
-    for group in encoded.groups:
-        numbers = []
-        for branch in group.branches:
-            if branch not in kept:
-                kept[branch] = branches.append(branch.tokens)
-                starts.append(branch.start)
-            numbers.append(kept[branch])
-        read = [passages.number(passage) for passage in group.passages]
-        of_groups.append([heads.number(group.head), len(read), *read, *numbers])
-    counts = [label != IGNORED for branch in kept for label in branch.labels]
+    heads: dict[tuple[int, ...], int] = {}
+    passages: dict[tuple[int, ...], int] = {}
+    branches: dict[Branch, int] = {}
+    of_groups = [
+        [
+            _number(heads, group.head),
+            len(group.passages),
+            *(_number(passages, passage) for passage in group.passages),
+            *(_number(branches, branch) for branch in group.branches),
+        ]
+        for group in encoded.groups
+    ]
+    counts = [label != IGNORED for branch in branches for label in branch.labels]
     facts = {
         "format": FORMAT,
         "digest": encoded.digest,
@@ -79,12 +85,12 @@ def write_encoded(path: Path, encoded: EncodedExamples) -> None:
         np.savez_compressed(
             file,
             facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
-            **heads.arrays("heads"),
-            **passages.arrays("passages"),
-            **branches.arrays("branches"),
+            **_flat("heads", list(heads)),
+            **_flat("passages", list(passages)),
+            **_flat("branches", [branch.tokens for branch in branches]),
             **_flat("groups", of_groups),
             counts=np.packbits(np.asarray(counts, dtype=np.bool_)),
-            starts=np.asarray(starts, dtype=np.uint32),
+            starts=np.asarray([branch.start for branch in branches], dtype=np.uint32),
         )
     partial.replace(path)
 
@@ -116,28 +122,12 @@ def read_encoded(path: Path) -> EncodedExamples:
         raise TrainingDataError(f"{path} holds no encoded examples ({error!r})") from None
 
 
-class _Table:
-    """Lists of tokens, equal ones kept once where they are asked for by number."""
-
-    def __init__(self) -> None:
-        self._lists: list[Sequence[int]] = []
-        self._numbers: dict[Sequence[int], int] = {}
-
-    def append(self, tokens: Sequence[int]) -> int:
-        self._lists.append(tokens)
-        return len(self._lists) - 1
-
-    def number(self, tokens: tuple[int, ...]) -> int:
-        if tokens not in self._numbers:
-            self._numbers[tokens] = self.append(tokens)
-        return self._numbers[tokens]
-
-    def arrays(self, name: str) -> dict[str, Any]:
-        return _flat(name, self._lists)
+def _number(kept: dict[Kept, int], one: Kept) -> int:
+    """Return the number of what is kept, a new one for what was not kept yet."""
+    return kept.setdefault(one, len(kept))
 
 
-def _flat(name: str, lists: Iterable[Sequence[int]]) -> dict[str, Any]:
-    lists = list(lists)
+def _flat(name: str, lists: Sequence[Sequence[int]]) -> dict[str, Any]:
     flat = np.fromiter((x for one in lists for x in one), dtype=np.uint32)
     small = not len(flat) or int(flat.max()) < 1 << 16
     return {

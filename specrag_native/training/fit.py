@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from specrag_native.errors import Cancelled, ConfigError
 from specrag_native.protocol import CancelFlag
 from specrag_native.training import base as base_models
+from specrag_native.training import encoded
 from specrag_native.training.checkpoints import (
     checkpoints,
     cut_log,
     read_moments,
     write_checkpoint,
 )
-from specrag_native.training.encoded import EncodedExamples, encode_examples
+from specrag_native.training.encoded import EncodedExamples
 from specrag_native.training.examples import DraftExample
 from specrag_native.training.fit_options import FitOptions
 from specrag_native.training.loss import row_logits, row_of, token_weights
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     import torch
 
 LOSSES = "loss.jsonl"
+SETTINGS = "fit.json"
 _NOT_LEARNT = ("threads", "device", "save_every", "start")
 """Settings that do not change what is learnt; ``start`` is kept as the digest of its weights."""
-SETTINGS = "fit.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +82,16 @@ class Fit:
         self.out = out
         self._base = base
         out.mkdir(parents=True, exist_ok=True)
-        if not isinstance(examples, EncodedExamples):
-            examples = encode_examples(examples, base, max_tokens=options.max_tokens)
-        if examples.base != base.path.name:
-            raise ConfigError(
-                f"the examples were encoded for {examples.base}, not for {base.path}: encode them "
-                "with this base"
-            )
-        self._claim(examples)
+        if isinstance(examples, EncodedExamples):
+            if examples.base != base.path.name:
+                raise ConfigError(
+                    f"the examples were encoded for {examples.base}, not for {base.path}: encode "
+                    "them with this base"
+                )
+            self._claim(examples.n_examples, examples.digest)
+        else:
+            self._claim(len(examples), encoded.digest_of(examples))
+            examples = encoded.encode_examples(examples, base, max_tokens=options.max_tokens)
         if options.threads:
             torch.set_num_threads(options.threads)
         torch.manual_seed(options.seed)
@@ -115,7 +118,7 @@ class Fit:
         )
         self.step = self._resume()
 
-    def _claim(self, examples: EncodedExamples) -> None:
+    def _claim(self, n_examples: int, digest: str) -> None:
         kept = {**asdict(self.options)}
         for name in _NOT_LEARNT:
             del kept[name]
@@ -124,8 +127,8 @@ class Fit:
         settings = {
             "base": self._base.path.name,
             "architecture": self._base.architecture,
-            "examples": examples.n_examples,
-            "examples_digest": examples.digest,
+            "examples": n_examples,
+            "examples_digest": digest,
             "options": kept,
         }
         path = self.out / SETTINGS
@@ -200,7 +203,7 @@ class Fit:
             for batch in self.steps[self.step]
         ]
         rows = [row for batch in batches for row in batch]
-        n_examples = sum(int(row.branch.max()) + 1 for row in rows)
+        n_examples = sum(row.n_branches for row in rows)
         # What counts in this step: every token once, but for the first of each branch.
         whole = sum(row.n_counted for row in rows) + (self.options.decision - 1) * n_examples
         losses = []

@@ -53,6 +53,11 @@ class Row:
         """Tokens that count in the loss."""
         return int((self.labels != IGNORED).sum())
 
+    @property
+    def n_branches(self) -> int:
+        """Examples that the row holds."""
+        return int(self.branch.max()) + 1
+
 
 def filled(length: int) -> int:
     """Return the length that a row of ``length`` tokens is filled up to."""
@@ -70,7 +75,9 @@ def row_of(group: Group, layout: Layout) -> Row:
         ]
     )
     positions = np.arange(len(tokens), dtype=np.int32)
-    labels, branch, passage = (np.full(len(tokens), x, dtype=np.int32) for x in (IGNORED, -1, -1))
+    labels, branch, passage = (
+        np.full(len(tokens), x, dtype=np.int32) for x in (IGNORED, _ALL, _ALL)
+    )
     at = following = head
     for i, part in enumerate(group.passages):
         end = at + len(part)
@@ -92,20 +99,11 @@ def _array(tokens: tuple[int, ...]) -> Numbers:
     return np.array(tokens, dtype=np.int32)
 
 
-def group_logits(
-    model: Any, group: Group, *, layout: Layout
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def row_logits(model: Any, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return logits of the tokens that count, their labels, and the branch each is of.
 
-    Shapes: ``(n, n_vocab)``, ``(n,)``, ``(n,)``; n is the number of labels that count.
-    """
-    return row_logits(model, [row_of(group, layout)])
-
-
-def row_logits(model: Any, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return what :func:`group_logits` does of several rows, one row's after another's.
-
-    Branches are numbered through all rows.
+    Rows come one after another, and branches are numbered through all rows. Shapes: ``(n,
+    n_vocab)``, ``(n,)``, ``(n,)``; n is the number of labels that count.
     """
     import torch
 
@@ -125,7 +123,7 @@ def row_logits(model: Any, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Ten
     labels = table([row.labels for row in rows], IGNORED)
     branch = table([row.branch for row in rows], _NOBODY)
     of, counted = np.nonzero(labels != IGNORED)
-    before = np.cumsum([0, *(int(row.branch.max()) + 1 for row in rows)])
+    before = np.cumsum([0, *(row.n_branches for row in rows)])
     with _attention(device):
         hidden = model.model(
             input_ids=there(table([row.tokens for row in rows], 0)).long(),

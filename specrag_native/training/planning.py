@@ -41,12 +41,12 @@ def plan(lengths: Sequence[int], options: FitOptions) -> list[list[Batch]]:
     total = max(1, round(options.epochs * len(lengths)))
     if not options.batch_tokens:
         order: Batch = []
-        for numbers, rng in _epochs(len(lengths), total, options):
+        for numbers, rng in _epochs(len(lengths), total, options.seed):
             order += [(n, _layout(rng, options)) for n in numbers]
-        alone = [[one] for one in order[:total]]
+        alone = [[one] for one in order]
         return [alone[i : i + options.groups] for i in range(0, total, options.groups)]
     steps: list[list[Batch]] = []
-    for numbers, rng in _epochs(len(lengths), total, options):
+    for numbers, rng in _epochs(len(lengths), total, options.seed):
         for start in range(0, len(numbers), _WINDOW):
             chosen = numbers[start : start + _WINDOW]
             for step in _steps(chosen, lengths, options.batch_tokens, rng):
@@ -54,16 +54,13 @@ def plan(lengths: Sequence[int], options: FitOptions) -> list[list[Batch]]:
     return steps
 
 
-def _epochs(
-    n_groups: int, total: int, options: FitOptions
-) -> Iterator[tuple[list[int], random.Random]]:
+def _epochs(n_groups: int, total: int, seed: int) -> Iterator[tuple[list[int], random.Random]]:
     """Yield the groups of each epoch in their order, the last cut to ``total`` in all."""
     for epoch in range(math.ceil(total / n_groups)):
-        rng = random.Random(f"{options.seed} {epoch}")
+        rng = random.Random(f"{seed} {epoch}")
         numbers = list(range(n_groups))
         rng.shuffle(numbers)
-        left = total - epoch * n_groups
-        yield (numbers[:left] if options.batch_tokens else numbers), rng
+        yield numbers[: total - epoch * n_groups], rng
 
 
 def _layout(rng: random.Random, options: FitOptions) -> Layout:
