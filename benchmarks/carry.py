@@ -1,9 +1,11 @@
-r"""Stored answers that a new drafter cannot change, taken over from the drafter before.
+r"""Stored answers that a new drafter or a new `claims_above` cannot change, taken over.
 
 Where the verifier settled a question before anything was drafted, its answer, tokens and seconds
-are the same whichever the drafter is. Those are copied to where a run with the new drafter goes on;
-every question for which anything was drafted is left to it. Settings and other models stay those of
-the stored results, and what they make with today's wording must have the identity that is stored.
+are the same whichever the drafter is; and when claims are judged otherwise, what is no claim is
+not. Those answers are copied to where a run with today's drafter and setting goes on, and every
+other question is left to it. Other settings and models stay those of the stored results, and what
+they make with today's wording must have the identity that is stored. Where a run by default would
+have other settings still, and so another identity, a line says which.
 
     python benchmarks/carry.py benchmarks/results/eval --out build/eval
     specrag eval SET.jsonl.gz --half report --limit 100 --method speculative --out build/eval
@@ -15,7 +17,9 @@ import argparse
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from specrag_native.answering.calibration import settings_for
 from specrag_native.config import Config
 from specrag_native.evaluation import machine
 from specrag_native.evaluation.records import Header, Record
@@ -27,19 +31,23 @@ from specrag_native.model_files import catalog
 def main() -> None:
     """Copy what the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("stored", type=Path, help="folder of results of the drafter before")
+    parser.add_argument("stored", type=Path, help="folder of results of before")
     parser.add_argument("--drafter", default=catalog.default("drafter"))
+    parser.add_argument("--verifier", default=catalog.default("verifier"))
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     args = parser.parse_args()
     path = catalog.resolve(args.drafter, role="drafter").path
+    today = settings_for(path, catalog.resolve(args.verifier, role="verifier").path)
     drafter = machine.model_files({"drafter": path})["drafter"]
     for source in sorted(args.stored.glob("*.speculative.*.jsonl.gz")):
-        copied, left = carry(source, drafter, args.out)
+        copied, left = carry(source, drafter, args.out, today)
         print(f"{source.name}: {copied} copied, {left} to be answered")
 
 
-def carry(source: Path, drafter: Mapping[str, str], out: Path) -> tuple[int, int]:
-    """Copy the records of a results file that nothing was drafted for.
+def carry(
+    source: Path, drafter: Mapping[str, str], out: Path, today: Mapping[str, Any]
+) -> tuple[int, int]:
+    """Copy the records of a results file that today's drafter and `claims_above` cannot change.
 
     Returns:
         How many were copied, and how many were not.
@@ -47,18 +55,19 @@ def carry(source: Path, drafter: Mapping[str, str], out: Path) -> tuple[int, int
     Raises:
         SystemExit: with today's wording and names of settings they would have another identity.
     """
+    before: Header | None = None
     header: Header | None = None
     file: ResultFile | None = None
     copied = left = 0
     for line in read_lines(source):
         if isinstance(line, Header):
-            header = _with_drafter(line, drafter, source)
+            before, header = line, _as_today(line, drafter, source, today)
             if file is not None:
                 file.close()
             file = ResultFile(out, header)
             continue
-        assert header is not None and file is not None, f"{source} does not begin with a header"
-        if not untouched(line):
+        assert before and header and file, f"{source} does not begin with a header"
+        if not untouched(line, before, header):
             left += 1
         elif line.id not in file.done:
             file.append(dataclasses.replace(line, config_hash=header.config_hash))
@@ -68,29 +77,48 @@ def carry(source: Path, drafter: Mapping[str, str], out: Path) -> tuple[int, int
     return copied, left
 
 
-def untouched(record: Record) -> bool:
-    """Return whether a question was answered without the drafter."""
+def untouched(record: Record, before: Header, after: Header) -> bool:
+    """Return whether a question was answered without what differs between two headers."""
     drafted = any(repair["step"] in ("draft", "redraft") for repair in record.repairs)
-    return not (drafted or record.drafts or "drafter" in record.usage or record.error)
+    drafted = drafted or bool(record.drafts) or "drafter" in record.usage
+    if drafted and before.models["drafter"]["sha256"] != after.models["drafter"]["sha256"]:
+        return False
+    judged = before.config.get("claims_above") != after.config.get("claims_above")
+    return not record.error and not (judged and record.task == "claim")
 
 
-def _with_drafter(header: Header, drafter: Mapping[str, str], source: Path) -> Header:
-    """Return a header of the same settings with another drafter."""
-    variant = Variant(header.variant, header.method, Config(**header.config))
+def _as_today(
+    header: Header, drafter: Mapping[str, str], source: Path, today: Mapping[str, Any]
+) -> Header:
+    """Return a header of the same settings with today's drafter and ``claims_above``."""
+    before = Variant(header.variant, header.method, Config(**header.config))
 
-    def identity(models: Mapping[str, Mapping[str, str]]) -> str:
+    def identity(variant: Variant, models: Mapping[str, Mapping[str, str]]) -> str:
         return variant.config_hash(
             models={role: machine.identity(facts) for role, facts in models.items()},
             evidence=header.evidence,
         )
 
-    if identity(header.models) != header.config_hash:
+    if identity(before, header.models) != header.config_hash:
         raise SystemExit(
             f"{source} was answered with other settings or wording than today's "
-            f"({header.config_hash}, expected {identity(header.models)}): answer it anew"
+            f"({header.config_hash}, expected {identity(before, header.models)}): answer it anew"
         )
+    config = before.config.replace(claims_above=today.get("claims_above"))
+    default = config.replace(**today)
+    others = [n for n in today if _plain(getattr(config, n)) != _plain(getattr(default, n))]
+    if others:
+        print(f"{source.name}: a run by default has other settings: {', '.join(others)}")
+    after = dataclasses.replace(before, config=config)
     models = {**header.models, "drafter": drafter}
-    return dataclasses.replace(header, models=models, config_hash=identity(models))
+    return dataclasses.replace(
+        header, config=after.settings, models=models, config_hash=identity(after, models)
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as it is compared: a stored header has lists for tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

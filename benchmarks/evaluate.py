@@ -1,6 +1,6 @@
 r"""Stored evaluations, taken up where the stored results end.
 
-Answers the first questions of the reporting half of each set by each method, a few questions of
+Answers the first questions of the reporting half of each set by each method, twenty questions of
 every set at a time, so that all sets grow together, and stores the results after each set. It can
 be stopped at any time and run again, here or on another machine: what is stored is not answered
 again, as long as settings, models and wording stay.
@@ -32,7 +32,7 @@ from stored import RESULTS
 from specrag_native.model_files import catalog
 
 ROOT = RESULTS.parent.parent
-STEP = 5
+STEP = 20
 """Questions of each set in a round."""
 
 

@@ -93,6 +93,13 @@ class Config:
     reflection: int = 0
     """Which wording of the self-reflection question, an index into ``prompts.REFLECTIONS``."""
 
+    claims_above: float | None = None
+    """Confidence from which on a draft about a claim is the answer as it stands. Where it is set,
+    claims are drafted before anything is read, and with ``verify="auto"`` the confidence is the
+    drafter's alone: whether a passage bears a claim out is seen in the passage, which a verifier of
+    drafts does not read. Below it ``repair`` begins, as it does for what is no claim. ``None``: a
+    claim is answered like a question. Nothing without ``repair``."""
+
     confidence_weights: tuple[float, ...] = ()
     """Weights of :data:`specrag_native.answering.confidence.FEATURES`, fitted for a pair of models;
     empty: the confidence is the verifier's belief."""
@@ -170,9 +177,10 @@ class Config:
             "irrelevant_below",
             "skip_above",
             "unknown_above",
+            "claims_above",
         ):
             value = getattr(self, name)
-            if value is None and name == "unknown_above":
+            if value is None and name in ("unknown_above", "claims_above"):
                 continue
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} must be between 0 and 1, got {value!r}")

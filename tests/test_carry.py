@@ -17,12 +17,13 @@ from specrag_native.evaluation.results import ResultFile, read_results
 from specrag_native.evaluation.runner import Provenance
 from specrag_native.evaluation.sharing import export
 from specrag_native.evaluation.variants import Variant
-from specrag_native.types import Usage
+from specrag_native.types import Task, Usage
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "carry.py"
 
 pytestmark = pytest.mark.skipif(not SCRIPT.is_file(), reason="the source tree is not here")
 
+TODAY = {"claims_above": 0.6, "accept_above": 0.5}
 NEW = {"file": "new.gguf", "sha256": "cd"}
 
 
@@ -41,12 +42,12 @@ def headed(config: Config) -> Header:
     return made.header("some-dev", Variant("speculative", "speculative", config))
 
 
-def stored(tmp_path: Path, header: Header) -> Path:
+def stored(tmp_path: Path, header: Header, task: Task = "qa") -> Path:
     """Return a stored file: of its questions "read" alone had no draft at all."""
 
     def answered(id: str, *steps: str, drafter: bool = False) -> Record:
         return Record(
-            *("some-dev", id, "speculative", header.config_hash, "qa", "an answer"),
+            *("some-dev", id, "speculative", header.config_hash, task, "an answer"),
             Grade(1.0, 1.0, 1.0, 2.0),
             *(0.0, "repair", 0.5),
             timings={"total": 2.5},
@@ -69,7 +70,7 @@ def test_what_no_draft_touched_is_taken_over_with_the_new_drafters_identity(
 ) -> None:
     header = headed(Config(repair="pair,draft,all", rerank=True))
     source = stored(tmp_path, header)
-    assert carry(source, NEW, tmp_path / "out") == (1, 3)
+    assert carry(source, NEW, tmp_path / "out", {}) == (1, 3)
     (path,) = (tmp_path / "out").iterdir()
     found = read_results(path)
     (record,) = found.records.values()
@@ -78,9 +79,9 @@ def test_what_no_draft_touched_is_taken_over_with_the_new_drafters_identity(
     assert found.header.models == {**header.models, "drafter": NEW}
     assert record.config_hash == found.header.config_hash != header.config_hash
     assert found.header.config_hash[:8] in path.name
-    assert carry(source, NEW, tmp_path / "out") == (0, 3)  # and once only
+    assert carry(source, NEW, tmp_path / "out", {}) == (0, 3)  # and once only
     old: dict[str, Any] = dict(header.models["drafter"])
-    assert carry(source, old, tmp_path / "same") == (1, 3)
+    assert carry(source, old, tmp_path / "same", {}) == (3, 1)
     assert next((tmp_path / "same").iterdir()).name == source.stem
 
 
@@ -90,5 +91,23 @@ def test_answers_with_other_wording_are_refused(
     header = dataclasses.replace(headed(Config()), config_hash="0123456789abcdef")
     source = stored(tmp_path, header)
     with pytest.raises(SystemExit, match="other settings or wording"):
-        carry(source, NEW, tmp_path / "out")
+        carry(source, NEW, tmp_path / "out", {})
     assert not (tmp_path / "out").exists()
+
+
+def test_when_claims_are_judged_otherwise_what_is_no_claim_is_taken_over(
+    carry: Callable[..., tuple[int, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = headed(Config(repair="pair,draft,all", rerank=True, accept_above=0.5))
+    old: dict[str, Any] = dict(header.models["drafter"])
+    source = stored(tmp_path, header)
+    assert carry(source, old, tmp_path / "out", TODAY) == (3, 1)  # all but the one that failed
+    assert carry(source, NEW, tmp_path / "both", TODAY) == (1, 3)
+    found = read_results(next((tmp_path / "out").iterdir()))
+    assert found.header.config["claims_above"] == 0.6
+    assert found.header.config_hash != header.config_hash and capsys.readouterr().out == ""
+    claims = stored(tmp_path / "claims", header, task="claim")
+    assert carry(claims, old, tmp_path / "none", TODAY) == (0, 4)
+    assert carry(claims, old, tmp_path / "same", {}) == (3, 1)
+    assert carry(source, old, tmp_path / "as", {**TODAY, "accept_above": 0.7}) == (3, 1)
+    assert "other settings: accept_above" in capsys.readouterr().out

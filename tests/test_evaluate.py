@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gzip
 import runpy
 import sys
@@ -53,7 +54,7 @@ def evals_of(
     said: list[tuple[str, ...]] = []
     main = script["main"]
     monkeypatch.setitem(main.__globals__, "specrag", lambda *words, quiet=False: said.append(words))
-    command = ["evaluate.py", "data", "--limit", "7", "--work", str(work), *options]
+    command = ["evaluate.py", "data", "--limit", "22", "--work", str(work), *options]
     monkeypatch.setattr(sys, "argv", command)
     main()
     return said
@@ -66,7 +67,7 @@ def test_all_sets_grow_together_and_are_stored_after_each(
     evals = [words for words in said if words[0] == "eval"]
     limits = [words[words.index("--limit") + 1] for words in evals]
     n = len(script["SETS"])
-    assert n >= 7 and limits == ["5"] * n + ["7"] * n
+    assert n >= 7 and limits == ["20"] * n + ["22"] * n
     assert [words[0] for words in said] == ["eval", "report"] * (2 * n)
     assert all(Path(words[1]).is_absolute() for words in evals)
     assert all(Path(words[-1]).name == "eval" for words in said if words[0] == "report")
@@ -160,6 +161,8 @@ def test_an_answer_below_what_is_asked_for_is_replayed_as_standard_rag(
         said = ("set", "q", "x", "0" * 16, "qa", "x", grade, 0.0, "x", 0.5)
         return Record(*said, timings=timings, **more)
 
+    judged = play(dataclasses.replace(record(0.0, 2.0), decided_by="speculative"), record(1, 9), 1)
+    assert (judged.right, judged.seconds, judged.whole) == (0.0, 2.0, False)
     steps = ({"probability": 0.2, "whole": False}, last) if last else ()
     played = play(record(0.0, 2.0, repairs=steps), record(1.0, 9.0), asked)
     assert (played.right, played.seconds, played.whole) == expected

@@ -15,7 +15,7 @@ from specrag_native.config import Config
 from specrag_native.errors import ContextFullError, QuestionError
 from specrag_native.events import AnswerText, DraftText, Event, Verified
 from specrag_native.prompts import ABSTAIN_TEXT
-from specrag_native.types import Answer, Draft, LogprobSpan, Scores, Subset, Verdict
+from specrag_native.types import Answer, Draft, LogprobSpan, Question, Scores, Subset, Verdict
 from tests.fakes import FakeEngine, FakeModels, hits, passage
 
 WEIGHTS = (-4.0, 0.7, -1.1, 0.04, 0.3, 1.4, 0.0)
@@ -347,6 +347,63 @@ def test_a_draft_that_is_good_enough_ends_reading() -> None:
     assert [s.step for s in answer.repairs] == ["pair", "draft"]
     assert (answer.answer, answer.decided_by) == ("answer 3", "speculative")
     assert answer.repairs[1].confidence == answer.confidence >= 0.9
+
+
+# --- Claims --------------------------------------------------------------------------------------
+
+
+def judge(
+    verifier: FakeEngine, *, sure: float = -0.1, task: Any = "claim", **settings: Any
+) -> Answer:
+    """Ask whether a claim holds that passage 3 bears out."""
+
+    def write(prompt: str) -> tuple[str, str]:
+        there = "Fact number 3 is here." in prompt
+        return ("Fact number 3 is here.", "true") if there else ("none", "unknown")
+
+    steps = {"repair": "pair,draft,all", "verify": "auto", "repair_below": 1.0}
+    config = Config.from_mapping({"claims_above": 0.6, "n_drafts": 8, **steps, **settings})
+    drafter = FakeEngine(write, lambda text: sure)
+    claim = Question("It is number 3.", task, {"A": "true", "B": "false"})
+    return Pipeline(FakeModels(drafter, verifier), config=config).answer(claim, hits=hits(8))
+
+
+def test_a_claim_is_judged_by_the_drafter_and_nothing_is_read() -> None:
+    verifier = FakeEngine(lambda p: ("false",), no)
+    answer = judge(verifier)
+    assert (answer.answer, answer.decided_by) == ("true", "speculative")
+    assert verifier.generated == verifier.scored == [] and answer.repairs == ()
+    assert answer.confidence == pytest.approx(math.exp(-0.1)) and answer.citations
+    assert len(answer.skipped) == 1 and "claims_above" in answer.skipped[0]
+
+
+def test_a_claim_the_drafter_is_unsure_of_is_read_and_not_drafted_again() -> None:
+    verifier = FakeEngine(lambda p: ("false",), no)
+    answer = judge(verifier, sure=-0.7)  # a probability of 0.497
+    assert (answer.answer, answer.decided_by) == ("false", "repair")
+    assert [s.step for s in answer.repairs] == ["pair"] and verifier.scored == []
+    assert len(answer.verdicts) == 8
+
+
+def test_a_claim_is_verified_where_that_is_always_done() -> None:
+    verifier = FakeEngine(lambda p: ("false",), yes)
+    answer = judge(verifier, verify="always")
+    assert verifier.scored != [] and (answer.answer, answer.skipped) == ("true", ())
+
+
+@pytest.mark.parametrize(
+    "change", [{"task": "choice"}, {"task": "qa"}, {"claims_above": None}, {"claims_above": 1.0}]
+)
+def test_otherwise_the_verifier_reads(change: dict[str, Any]) -> None:
+    verifier = FakeEngine(lambda p: ("false",), no)
+    answer = judge(verifier, grounded=False, **change)
+    assert answer.answer in ("false", "B") and verifier.generated != []
+
+
+def test_without_repair_a_claim_is_drafted_and_verified_like_a_question() -> None:
+    verifier = FakeEngine(lambda p: ("false",), yes)
+    answer = judge(verifier, sure=-0.3, repair="off")
+    assert verifier.scored != [] and answer.answer == "true"
 
 
 class Small(FakeEngine):

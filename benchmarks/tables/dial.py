@@ -34,7 +34,7 @@ def play(ours: Record, standard: Record, asked: float) -> Played:
     """Return what a question would come to with this value of `accept_above`."""
     last = ours.repairs[-1] if ours.repairs else {}
     whole = bool(last.get("whole", False))
-    measured = asked <= ASKED[0]
+    measured = asked <= ASKED[0] or ours.decided_by == "speculative"  # a claim, not by a reading
     reads_on = not (whole or measured) and float(last.get("probability", 0.0)) < asked
     seconds = ours.timings.get("total", 0.0)
     standard_seconds = standard.timings.get("total", 0.0)

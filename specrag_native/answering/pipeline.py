@@ -20,6 +20,7 @@ from specrag_native.answering.repair import (
     reads,
     reads_at_once,
     repair,
+    steps_of,
 )
 from specrag_native.answering.reranking import rerank
 from specrag_native.answering.rounds import Rounds
@@ -140,9 +141,9 @@ class Pipeline:
         rounds = Rounds(run, self.models, self.config)
         if not reads_at_once(run, self.config):
             rerank(run, self.models, self.config)
-        if drafts_first(self.config):
+        if drafts_first(run, self.config):
             rounds.draft()
-            rounds.verify(reads_next=reads(self.config.repair_steps))
+            rounds.verify(reads_next=reads(steps_of(run, self.config)))
         repaired = Repaired()
         if run.hits and not rounds.confident:
             repaired = repair(run, rounds, self.models, self.config)

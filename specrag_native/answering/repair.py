@@ -19,7 +19,7 @@ from specrag_native.answering.evidence import Evidence, by_promise, evidence_of
 from specrag_native.answering.extracts import extracts
 from specrag_native.answering.grounding import stands_in
 from specrag_native.answering.reranking import sentence_likeness
-from specrag_native.answering.rounds import Rounds
+from specrag_native.answering.rounds import Rounds, judges
 from specrag_native.answering.run import Cost, Models, Run
 from specrag_native.answering.verifier import answer_key
 from specrag_native.config import Config
@@ -83,14 +83,20 @@ class Repaired:
     nothing_there: bool = False
 
 
-def drafts_first(config: Config) -> bool:
+def steps_of(run: Run, config: Config) -> tuple[RepairStep, ...]:
+    """Return the steps of ``config.repair`` for a question: a claim was drafted before them."""
+    steps = config.repair_steps
+    return tuple(s for s in steps if s != "draft") if judges(run, config) else steps
+
+
+def drafts_first(run: Run, config: Config) -> bool:
     """Return whether drafts are written before anything is read: they are no step of their own."""
-    return "draft" not in config.repair_steps
+    return "draft" not in steps_of(run, config)
 
 
 def reads_at_once(run: Run, config: Config) -> bool:
     """Return whether the first that is done is to read all passages, as they are short."""
-    if drafts_first(config) or config.repair_steps[0] != "short":
+    if drafts_first(run, config) or config.repair_steps[0] != "short":
         return False
     return evidence_of("short", (), run.hits, ()) is not None
 
@@ -101,7 +107,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     seen: tuple[Passage, ...] = ()
     whole = True  # nothing was left out of what may be read
     too_long: ContextFullError | None = None
-    left = list(config.repair_steps)
+    left = list(steps_of(run, config))
     links = run.links if {"named", "pair", "linked"} & set(left) else None
 
     def extract(passages: Sequence[Passage]) -> Sequence[tuple[Passage, Passage]]:

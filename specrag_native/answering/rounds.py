@@ -21,6 +21,12 @@ from specrag_native.events import DraftText, Verified
 from specrag_native.types import Draft, Subset, Verdict
 
 
+def judges(run: Run, config: Config) -> bool:
+    """Return whether drafts judge a claim, and so come before anything is read."""
+    set_so = config.claims_above is not None and bool(config.repair_steps)
+    return set_so and run.question.task == "claim"
+
+
 class Rounds:
     """The drafts of one question, their verdicts, and the best of them.
 
@@ -39,7 +45,9 @@ class Rounds:
     @property
     def confident(self) -> bool:
         """Whether the best draft is good enough to be the answer as it stands."""
-        return self.winner is not None and self.trust >= self._config.repair_below
+        above = self._config.claims_above if judges(self._run, self._config) else None
+        least = self._config.repair_below if above is None else above
+        return self.winner is not None and self.trust >= least
 
     # --- Drafting --------------------------------------------------------------------------------
 
@@ -176,6 +184,9 @@ class Rounds:
         config = self._config
         if config.verify != "auto":
             return False
+        if judges(self._run, config):
+            self._skip("verification: whether a claim holds is seen in the passages (claims_above)")
+            return True
         if config.repair_below >= 1.0:
             self._skip("verification: no draft is taken as it stands (repair_below 1)")
             return True

@@ -87,6 +87,7 @@ _OF_REPAIR = (
     "sentence_tokens",
     "accept_above",
     "irrelevant_below",
+    "claims_above",
     "grounded",
 )
 """Settings that say what repair does, so that without it nothing reads them."""
@@ -121,6 +122,8 @@ class Variant:
         del values["top"]  # part of where the passages come from
         if not values["rerank"]:  # results of when there was none are results without
             del values["rerank"]
+        if values["claims_above"] is None:  # likewise
+            del values["claims_above"]
         if self.method == "speculative" and values["repair"] == "off":
             values = {n: v for n, v in values.items() if n not in _OF_REPAIR}
         reads = _READS.get(self.method)
