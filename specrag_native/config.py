@@ -97,8 +97,9 @@ class Config:
     """Confidence from which on a draft about a claim is the answer as it stands. Where it is set,
     claims are drafted before anything is read, and with ``verify="auto"`` the confidence is the
     drafter's alone: whether a passage bears a claim out is seen in the passage, which a verifier of
-    drafts does not read. Below it ``repair`` begins, as it does for what is no claim. ``None``: a
-    claim is answered like a question. Nothing without ``repair``."""
+    drafts does not read. Below it, and with ``rerank`` where the cross-encoder finds it more likely
+    that no passage answers, ``repair`` begins, as it does for what is no claim. ``None``: a claim
+    is answered like a question. Nothing without ``repair``."""
 
     confidence_weights: tuple[float, ...] = ()
     """Weights of :data:`specrag_native.answering.confidence.FEATURES`, fitted for a pair of models;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from specrag_native.model_files.adapter import Adapter, merge, read_adapter, wri
 from specrag_native.model_files.convert import convert_bert
 from specrag_native.native import new_cancel_flag
 from specrag_native.protocol import CancelFlag, Ranking
-from specrag_native.types import Usage
+from specrag_native.types import Question, Usage
 
 D, RANK, ALPHA = 32, 2, 4.0
 CLS, SEP, BED = (VOCAB.index(t) for t in ("[CLS]", "[SEP]", "bed"))
@@ -259,3 +260,25 @@ def test_two_models_that_find_nothing_end_the_search() -> None:
     remembered = {"irrelevant_below": 0.02, "grounded": True}
     assert steps("Montevideo", -5.0, **remembered) == ["pair"]
     assert steps("Montevideo", -3.0, **remembered) == ["pair", "all"]
+
+
+def test_a_claim_of_which_no_passage_speaks_is_not_left_to_a_draft() -> None:
+    settings = {"repair": "pair,draft,all", "verify": "auto", "repair_below": 1.0, "rerank": True}
+    config = Config.from_mapping({**settings, "claims_above": 0.6})
+
+    def decided(best: float, **changes: object) -> str:
+        asked, models = pipeline(config.replace(**changes))
+        models.drafter = FakeEngine(
+            lambda prompt: (re.findall(r"Fact number \d is here\.", prompt)[0], "false"),
+            lambda text: -0.1,
+        )
+        models.verifier = FakeEngine(lambda prompt: ("false",))
+        models.reranker.rank = lambda question, texts, cancel=None: Ranking(  # type: ignore[method-assign]
+            np.linspace(best, best - 2, len(texts), dtype=np.float32), Usage()
+        )
+        claim = Question("It is here.", "claim", {"A": "true", "B": "false"})
+        return asked.answer(claim, hits=hits(8), question_vector=hits(1)[0].vector).decided_by
+
+    assert decided(0.1) == "speculative"  # more likely than not
+    assert decided(-0.1) == "repair"
+    assert decided(-0.1, rerank=False) == "speculative"  # nobody was asked

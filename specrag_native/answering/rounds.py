@@ -20,6 +20,10 @@ from specrag_native.config import Config
 from specrag_native.events import DraftText, Verified
 from specrag_native.types import Draft, Subset, Verdict
 
+RELEVANT = 0.5
+"""Probability that the best passage answers, by a cross-encoder that ranked the passages, under
+which a draft does not judge a claim alone: of what passages do not speak of, drafts say "false"."""
+
 
 def judges(run: Run, config: Config) -> bool:
     """Return whether drafts judge a claim, and so come before anything is read."""
@@ -45,8 +49,11 @@ class Rounds:
     @property
     def confident(self) -> bool:
         """Whether the best draft is good enough to be the answer as it stands."""
-        above = self._config.claims_above if judges(self._run, self._config) else None
-        least = self._config.repair_below if above is None else above
+        least, run = self._config.repair_below, self._run
+        if judges(run, self._config) and self._config.claims_above is not None:
+            if run.relevance < RELEVANT:
+                return False
+            least = self._config.claims_above
         return self.winner is not None and self.trust >= least
 
     # --- Drafting --------------------------------------------------------------------------------
