@@ -116,6 +116,11 @@ def test_unlike_runs_are_kept_apart(tmp_path: Path) -> None:
     drafts = identity(Config(repair="off"))
     assert drafts != base and identity(Config(repair="off", accept_above=0.4)) == drafts
     assert identity(Config(repair="off", repair_below=0.1)) != drafts
+    assert identity(Config(claims_above=0.6)) != base
+    assert identity(Config(repair="off", claims_above=0.6)) == drafts
+    # Results of before there was such a setting are results without.
+    settings = Variant("speculative", "speculative", Config()).settings
+    assert "claims_above" not in settings and "rerank" not in settings
     models["drafter"] = "another"
     assert identity(Config()) != base
     assert identity(Config(), method="standard") == standard
