@@ -125,6 +125,79 @@ def test_close_passages_without_the_answer_are_unknown(tmp_path: Path) -> None:
         assert all(valley in p.text for p in example.passages)
 
 
+def test_close_passages_that_happen_to_hold_the_answer_are_evidence_too(tmp_path: Path) -> None:
+    source = tmp_path / "set.jsonl"
+    rows = [
+        {
+            "id": town,
+            "question": f"Who is the mayor of {town} in the valley Vale{i // 4}?",
+            "answers": [f"Anna {town}son"],
+            "passages": [
+                passage(f"p{i}", town, f"In Vale{i // 4} lies {town}, its mayor Anna {town}son."),
+                {
+                    **passage(f"q{i}", "News", f"Anna {town}son spoke in Vale{i // 4} of bridges."),
+                    "relevant": False,
+                },
+            ],
+        }
+        for i, town in enumerate(TOWNS)
+    ]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data.make(options(source), tmp_path / "plain.jsonl")
+    data.make(options(source, draw=DrawOptions(weak=1.0)), tmp_path / "weak.jsonl")
+    plain = {dump(e) for e in read_examples(tmp_path / "plain.jsonl")}
+    weak = read_examples(tmp_path / "weak.jsonl")
+    assert plain <= {dump(e) for e in weak}
+    more = [e for e in weak if dump(e) not in plain]
+    assert len(more) > 10
+    for example in more:
+        assert example.id.endswith("/weak") and not example.unknown
+        town = example.id.removesuffix("/weak")
+        evidence = [p for p in example.passages if contains_answer(p.text, example.answers)]
+        assert [p.title for p in evidence] == ["News"]
+        assert example.answer == f"Anna {town}son"
+        assert example.answer in example.rationale and "of bridges" in example.rationale
+
+
+def test_true_claims_are_asked_again_with_a_word_exchanged(tmp_path: Path) -> None:
+    source = tmp_path / "set.jsonl"
+    rows = [
+        {
+            "id": town,
+            "question": f"{town} was founded by Otto {town}berg in {1500 + 7 * i}.",
+            "answers": ["A", "true"] if i % 2 else ["B", "false"],
+            "choices": {"A": "true", "B": "false"},
+            "task": "claim",
+            "passages": [
+                {
+                    **passage(
+                        f"p{i}",
+                        town,
+                        f"Otto {town}berg founded {town} in {1500 + 7 * i}, they say.",
+                    ),
+                    "relevant": True,
+                }
+            ],
+        }
+        for i, town in enumerate(TOWNS)
+    ]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data.make(options(source, draw=DrawOptions(swapped=1.0)), tmp_path / "swapped.jsonl")
+    examples = read_examples(tmp_path / "swapped.jsonl")
+    swapped = [e for e in examples if e.id.endswith("/swapped")]
+    true = {e.id: e for e in examples if not e.unknown and e.answer == "true"}
+    assert 5 < len(swapped) <= len(true)
+    for example in swapped:
+        before = true[example.id.removesuffix("/swapped")].question.text.split()
+        after = example.question.text.split()
+        assert before[0] == after[0]
+        changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+        assert 1 <= len(changed) <= 2
+        evidence = f"{example.passages[0].title} {example.passages[0].text}"
+        assert not contains_answer(evidence, [" ".join(b for _, b in changed).strip(".")])
+        assert example.answer == "false"
+
+
 def test_no_article_fills_what_is_held_back(tmp_path: Path) -> None:
     source = tmp_path / "set.jsonl"
     rows = [

@@ -84,6 +84,20 @@ def _add_data(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="share of questions asked once more of close passages without their answer",
     )
     parser.add_argument(
+        "--weak",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share asked once more of a close passage that happens to hold the answer",
+    )
+    parser.add_argument(
+        "--swapped",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of true claims made false by another name or number",
+    )
+    parser.add_argument(
         "--sizes",
         default="1:0.15,2:0.7,3:0.15",
         metavar="K:WEIGHT,...",
@@ -152,6 +166,8 @@ def run_data(args: argparse.Namespace) -> int:
         draw=DrawOptions(
             unknown=args.unknown,
             hard_unknown=args.hard_unknown,
+            weak=args.weak,
+            swapped=args.swapped,
             similar=args.similar,
             sizes=_sizes(args.sizes),
             per_subset=args.per_subset,

@@ -9,15 +9,18 @@ a group are computed once for all its questions in training.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from specrag_native.evaluation.datasets import Example
+from specrag_native.evaluation.metrics import contains_answer, normalise
 from specrag_native.training.examples import UNKNOWN_ANSWER, UNKNOWN_RATIONALE, DraftExample
 from specrag_native.training.neighbours import Neighbours
 from specrag_native.training.rationales import answer_in, extract, holds_answer
+from specrag_native.training.swaps import Swaps
 from specrag_native.types import Passage
 
 _MAX_PARTS = 3
@@ -32,7 +35,10 @@ class DrawOptions:
     ``similar``: share of distractors that are close to the question, as retrieval finds them; the
     others come from the same article where there is one. ``hard_unknown``: share of questions that
     are asked once more of passages which are close to them and do not hold their answer, as when
-    retrieval fails; on top of ``unknown``.
+    retrieval fails; on top of ``unknown``. ``weak``: share of questions that are asked once more of
+    a passage which is close to them and holds their answer without being marked as its evidence, as
+    retrieval finds many. ``swapped``: share of true claims that are asked once more with a name or
+    number exchanged, and are false then.
     """
 
     unknown: float = 0.25
@@ -40,6 +46,8 @@ class DrawOptions:
     per_subset: int = 10
     similar: float = 0.4
     hard_unknown: float = 0.0
+    weak: float = 0.0
+    swapped: float = 0.0
     seed: int = 0
 
 
@@ -80,6 +88,7 @@ class Drawing:
         known = {p.id: p for row in self._rows for p in row.passages}
         known.update({p.id: p for p in pool})
         self._neighbours = Neighbours(list(known.values()))
+        self._swaps = Swaps(row.question.text for row in rows if row.question.task == "claim")
 
     def _gold_of(self, row: Example) -> tuple[Passage, ...]:
         if not row.answers:
@@ -108,10 +117,15 @@ class Drawing:
                 used.update(e.id for e in group)
                 yield from group
                 for row in rows:
-                    # A draw of its own, so that this share changes no other draw.
-                    rng = random.Random(f"{self._options.seed} hard {row.id}")
-                    if rng.random() < self._options.hard_unknown:
-                        yield from self._hard_unknown(row, rng)
+                    for name, share, more in (
+                        ("hard", self._options.hard_unknown, self._hard_unknown),
+                        ("weak", self._options.weak, self._weak),
+                        ("swapped", self._options.swapped, self._swapped),
+                    ):
+                        # A draw of its own, so that this share changes no other draw.
+                        rng = random.Random(f"{self._options.seed} {name} {row.id}")
+                        if rng.random() < share:
+                            yield from more(row, rng)
 
     def _hard_unknown(self, row: Example, rng: random.Random) -> Iterator[DraftExample]:
         """Yield the question with passages that look like evidence for it and are none.
@@ -119,29 +133,70 @@ class Drawing:
         Only where an answer would stand in the passage as it is: what supports a claim is not to
         be told from its words.
         """
-        if row.question.task != "qa" or _is_yes_no(row):
+        if not _asks_for_span(row):
             return
-        gold = {p.id for p in self._gold[row.id]}
-        own = [p for p in row.passages if p.id not in gold]
-        near = self._neighbours.similar(row.question.text, 10)
-        close = {
-            p.id: p
-            for p in (*own, *near)
-            if p.id not in gold and not holds_answer([p], row.answers)
-        }
-        sizes = self._options.sizes
-        k = rng.choices(list(sizes), weights=list(sizes.values()))[0]
-        passages = rng.sample(list(close.values()), min(k, len(close)))
+        close = [p for p in self._close(row, 10) if not holds_answer([p], row.answers)]
+        passages = rng.sample(close, min(self._size(rng), len(close)))
         if passages:
             yield _unknown(row, passages)
+
+    def _weak(self, row: Example, rng: random.Random) -> Iterator[DraftExample]:
+        """Yield the question with a passage that may be evidence for it: its answer stands there.
+
+        Short answers and those that the question names stand anywhere.
+        """
+        answers = [
+            a
+            for a in row.answers
+            if len(normalise(a)) > 3 and not contains_answer(row.question.text, [a])
+        ]
+        if not answers or not _asks_for_span(row):
+            return
+        close = self._close(row, 20)
+        holding = [p for p in close if answer_in([p], answers)]
+        if not holding:
+            return
+        evidence = rng.choice(holding)
+        others = [p for p in close if not holds_answer([p], row.answers)]
+        passages = [evidence, *rng.sample(others, min(self._size(rng) - 1, len(others)))]
+        rng.shuffle(passages)
+        example = self._known(row, passages, (evidence,))
+        if example is not None:
+            yield dataclasses.replace(example, id=f"{row.id}/weak")
+
+    def _swapped(self, row: Example, rng: random.Random) -> Iterator[DraftExample]:
+        """Yield a true claim made false, with its evidence."""
+        if row.question.task != "claim" or row.answers[-1] != "true":
+            return
+        gold = self._gold[row.id]
+        text = self._swaps.swapped(row.question.text, gold, rng)
+        if text is None:
+            return
+        false = dataclasses.replace(
+            row,
+            question=dataclasses.replace(row.question, text=text),
+            answers=("B", "false"),
+        )
+        example = self._known(false, gold, gold)
+        if example is not None:
+            yield dataclasses.replace(example, id=f"{row.id}/swapped")
+
+    def _close(self, row: Example, n: int) -> list[Passage]:
+        """Return passages that came with the question or are close to it, not its gold ones."""
+        gold = {p.id for p in self._gold[row.id]}
+        near = self._neighbours.similar(row.question.text, n)
+        return list({p.id: p for p in (*row.passages, *near) if p.id not in gold}.values())
+
+    def _size(self, rng: random.Random) -> int:
+        sizes = self._options.sizes
+        return rng.choices(list(sizes), weights=list(sizes.values()))[0]
 
     def _subset(
         self, rows: list[Example], used: set[str], rng: random.Random
     ) -> list[DraftExample]:
         """Return what is asked of one subset: ``rows``, rows about its distractors, strangers."""
         gold = self._gold[rows[0].id]
-        sizes = self._options.sizes
-        k = max(len(gold), rng.choices(list(sizes), weights=list(sizes.values()))[0])
+        k = max(len(gold), self._size(rng))
         passages, others = self._fill(rows, gold, k, rng)
         rng.shuffle(passages)
         ids = {p.id for p in passages}
@@ -153,7 +208,9 @@ class Drawing:
         limit = self._options.per_subset
         n_unknown = self._n_unknown(min(len(asked), limit), rng)
         asked = asked[: max(1, limit - n_unknown)]
-        group = [e for row in asked if (e := self._known(row, passages)) is not None]
+        group = [
+            e for row in asked if (e := self._known(row, passages, self._gold[row.id])) is not None
+        ]
         for row in self._strangers(asked, passages, n_unknown, rng):
             group.append(_unknown(row, passages))
         rng.shuffle(group)
@@ -221,14 +278,15 @@ class Drawing:
                 break
             if {p.id for p in self._gold[row.id]} & ids or row.id in {a.id for a in asked}:
                 continue
-            spans = row.question.task == "qa" and not _is_yes_no(row)
-            if not (spans and holds_answer(passages, row.answers)):
+            if not (_asks_for_span(row) and holds_answer(passages, row.answers)):
                 chosen[row.id] = row
         return list(chosen.values())
 
-    def _known(self, row: Example, passages: Sequence[Passage]) -> DraftExample | None:
-        gold = [p for p in passages if p.id in {g.id for g in self._gold[row.id]}]
-        is_span = row.question.task == "qa" and not _is_yes_no(row)
+    def _known(
+        self, row: Example, passages: Sequence[Passage], evidence: Sequence[Passage]
+    ) -> DraftExample | None:
+        gold = [p for p in passages if p.id in {e.id for e in evidence}]
+        is_span = _asks_for_span(row)
         if row.question.task == "qa":
             answer = answer_in(gold, row.answers) or row.answers[0]
         elif row.question.task == "claim":
@@ -268,6 +326,11 @@ def _unknown(row: Example, passages: Sequence[Passage]) -> DraftExample:
 
 def _key(passages: Sequence[Passage]) -> str:
     return "\x1f".join(sorted(p.id for p in passages))
+
+
+def _asks_for_span(row: Example) -> bool:
+    """Whether the answer would stand in a passage as it is."""
+    return row.question.task == "qa" and not _is_yes_no(row)
 
 
 def _is_yes_no(row: Example) -> bool:
