@@ -16,6 +16,7 @@ from pathlib import Path
 
 from stored import RESULTS, read_rows
 
+from specrag_native.answering.calibration import taught_to
 from specrag_native.answering.drafter import Drafter
 from specrag_native.config import Config
 from specrag_native.engine import NativeEmbedder, NativeEngine
@@ -44,7 +45,7 @@ def main() -> None:
     digest = machine.sha256(path)[:12]
     drafter = Drafter(
         NativeEngine(path, EngineOptions(n_ctx=8192)),
-        Config(layout="standalone", unknown_above=1.0),
+        Config(layout="standalone", unknown_above=1.0, **taught_to(path)),
     )
     embedder = NativeEmbedder(
         NativeEngine(

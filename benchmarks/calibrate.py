@@ -419,7 +419,8 @@ def main() -> None:
     print(json.dumps({**names, **found}, indent=1))
     if args.write:
         others = [p for p in _pairs() if p | pair != p]
-        calibration_path().write_text(json.dumps({"pairs": [*others, found]}, indent=1) + "\n")
+        stored = {**_stored(), "pairs": [*others, found]}
+        calibration_path().write_text(json.dumps(stored, indent=1) + "\n")
 
 
 def merged(kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
@@ -429,9 +430,13 @@ def merged(kept: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, **fresh}
 
 
-def _pairs() -> list[dict[str, Any]]:
+def _stored() -> dict[str, Any]:
     path = calibration_path()
-    return list(json.loads(path.read_text())["pairs"]) if path.exists() else []
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _pairs() -> list[dict[str, Any]]:
+    return list(_stored().get("pairs", []))
 
 
 def _kept(pair: Mapping[str, str]) -> dict[str, Any]:

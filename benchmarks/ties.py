@@ -22,7 +22,7 @@ def gap(engine: NativeEngine, prompt: Prompt, one: Generation, other: Generation
     written: list[Segment] = []
     for x, y in zip(one.completions, other.completions, strict=False):
         if x.tokens == y.tokens:
-            written += [Segment(x.text), Segment(DRAFTER_ANSWER)]
+            written += [Segment(x.text), Segment(f"\n{DRAFTER_ANSWER}")]
             continue
         pairs = zip(x.tokens, y.tokens, strict=False)
         at = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -21,6 +21,7 @@ VerifierLayout = Literal["user", "assistant"]
 Verify = Literal["always", "auto"]
 Layout = Literal["exact", "standalone"]
 DraftOrder = Literal["retrieved", "named"]
+DraftForm = Literal["rationale-first", "answer-first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,15 @@ class Config:
     ``standalone``: none sees another, so a passage is computed once for all drafts and can be kept
     for later questions."""
     unknown_above: float | None = None
-    """The drafter's probability of beginning with "none" from which on, and not below, a draft says
-    that its passages do not hold the answer. ``None``: where that is its likeliest beginning. Where
-    it is set, the drafter is known to tell evidence from other passages, and ``repair`` goes by
-    it."""
+    """The drafter's probability of beginning with "none" (answer first: "unknown") from which on,
+    and not below, a draft says that its passages do not hold the answer. ``None``: where that is
+    its likeliest beginning. Where it is set, the drafter is known to tell evidence from other
+    passages, and ``repair`` goes by it."""
+    draft_form: DraftForm = "rationale-first"
+    """What a draft begins with: what the drafter was taught, so it is kept with a trained one.
+    ``rationale-first``: the paper's, and best for a model that was not trained to draft.
+    ``answer-first``: the answer, then the sentence that bears it out; a small drafter finds more
+    answers so, since it does not have to choose a sentence before it knows what it is to show."""
     max_rationale_tokens: int = 48
     """Longest rationale, tokens."""
     max_answer_tokens: int = 24
@@ -200,6 +206,7 @@ class Config:
             ("verify", get_args(Verify)),
             ("layout", get_args(Layout)),
             ("draft_order", get_args(DraftOrder)),
+            ("draft_form", get_args(DraftForm)),
         ):
             value = getattr(self, name)
             if value not in allowed:

@@ -7,10 +7,10 @@ prompt as plain segments, never as control text.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
 
-from specrag_native.config import VerifierLayout
+from specrag_native.config import DraftForm, VerifierLayout
 from specrag_native.protocol import Prompt, Segment, Stage
 from specrag_native.types import Passage, Question
 
@@ -22,7 +22,15 @@ DRAFTER_RATIONALE = "Evidence:"
 NO_EVIDENCE = "none"
 """The rationale of a draft whose passages do not hold the answer."""
 UNKNOWN = "unknown"
-DRAFTER_ANSWER = "\nAnswer:"
+DRAFTER_ANSWER = "Answer:"
+
+DRAFT_PARTS: Mapping[
+    DraftForm, tuple[Literal["rationale", "answer"], Literal["rationale", "answer"]]
+] = {
+    "rationale-first": ("rationale", "answer"),
+    "answer-first": ("answer", "rationale"),
+}
+"""The parts of a draft, in the order in which they are written."""
 
 STANDARD_TASK = (
     "Answer the question from the passages. Reply with the answer only, in as few words as "
@@ -102,8 +110,9 @@ def drafter_prompt(
     passages: Sequence[Passage],
     *,
     standalone: bool = False,
+    form: DraftForm = "rationale-first",
 ) -> Prompt:
-    """Return the prompt of one draft: task, evidence, question, and the start of the rationale.
+    """Return the prompt of one draft: task, evidence, question, and the start of its first part.
 
     Evidence stands before the question, so that what was computed for a passage does not depend on
     the question (paper, appendix: the prompt of the drafter; the order is ours). ``standalone``:
@@ -111,38 +120,51 @@ def drafter_prompt(
     """
     evidence = _passage_segments(passages, standalone=len(passages) if standalone else 0)
     user = (plain(DRAFTER_TASK), *evidence, plain(question_text(question)))
-    return engine.chat([("user", user), ("assistant", (plain(DRAFTER_RATIONALE),))])
+    start = DRAFTER_ANSWER if form == "answer-first" else DRAFTER_RATIONALE
+    return engine.chat([("user", user), ("assistant", (plain(start),))])
 
 
-def drafter_completion(rationale: str, answer: str) -> tuple[Segment, Segment, Segment]:
-    """Return what a draft should read like: rationale, the forced text between, answer.
+def drafter_completion(
+    rationale: str, answer: str, *, form: DraftForm = "rationale-first"
+) -> tuple[Segment, Segment, Segment]:
+    """Return what a draft should read like: its first part, the forced text between, its second.
 
-    The drafter itself writes the rationale, the first token of what is forced (which ends the
-    line), the answer, and the end of the turn.
+    The drafter itself writes both parts, the first token of what is forced (which ends the line),
+    and the end of the turn.
     """
-    return plain(f" {rationale}"), plain(DRAFTER_ANSWER), plain(f" {answer}")
+    if form == "answer-first":
+        return plain(f" {answer}"), plain(f"\n{DRAFTER_RATIONALE}"), plain(f" {rationale}")
+    return plain(f" {rationale}"), plain(f"\n{DRAFTER_ANSWER}"), plain(f" {answer}")
 
 
 def drafter_stages(
-    *, max_rationale_tokens: int, max_answer_tokens: int, unknown_above: float | None = None
+    *,
+    max_rationale_tokens: int,
+    max_answer_tokens: int,
+    unknown_above: float | None = None,
+    form: DraftForm = "rationale-first",
 ) -> tuple[Stage, ...]:
-    """Return the two stages of a draft: one line of rationale, then one line of answer.
+    """Return the two stages of a draft: rationale and answer in the order of ``form``, a line each.
 
     Neither can be empty, so a small untuned model cannot leave the answer out. A drafter that finds
     no evidence has no answer to write; it says so from a probability of ``unknown_above`` on, or
     where that is its likeliest beginning.
     """
+    lengths = {"answer": max_answer_tokens, "rationale": max_rationale_tokens}
+    first, second = DRAFT_PARTS[form]
+    nothing = UNKNOWN if first == "answer" else NO_EVIDENCE
+    _, between, _ = drafter_completion("", "", form=form)
     return (
         Stage(
-            max_tokens=max_rationale_tokens,
+            max_tokens=lengths[first],
             min_tokens=1,
             stop=("\n",),
-            then=(plain(DRAFTER_ANSWER),),
-            watch=(f" {NO_EVIDENCE}",),
-            last=(NO_EVIDENCE,),
+            then=(between,),
+            watch=(f" {nothing}",),
+            last=(nothing,),
             watch_from=unknown_above or 0.0,
         ),
-        Stage(max_tokens=max_answer_tokens, min_tokens=1, stop=("\n",)),
+        Stage(max_tokens=lengths[second], min_tokens=1, stop=("\n",)),
     )
 
 
@@ -171,7 +193,7 @@ def question_prompt(engine: ChatLayout, passage: Passage) -> Prompt:
 def question_stages() -> tuple[Stage, ...]:
     """Return the two stages of a written question: the question, then its answer."""
     return (
-        Stage(max_tokens=48, min_tokens=4, stop=("\n",), then=(plain(DRAFTER_ANSWER),)),
+        Stage(max_tokens=48, min_tokens=4, stop=("\n",), then=(plain(f"\n{DRAFTER_ANSWER}"),)),
         Stage(max_tokens=24, min_tokens=1, stop=("\n",)),
     )
 

@@ -142,6 +142,12 @@ def test_settings_are_those_of_exactly_the_two_files(
     assert found == {"confidence_weights": (0.0, 1, 2, 3, 4, 5, 6), "repair_below": 0.6}
     assert Config.from_mapping(found).repair_below == 0.6
     assert calibration.settings_for(b, a) == {}
+    # What a drafter was taught holds beside every verifier.
+    taught = {"a.gguf": {"draft_form": "answer-first"}}
+    (tmp_path / "calibration.json").write_text(json.dumps({"pairs": [pair], "drafters": taught}))
+    assert calibration.settings_for(a, b) == {**found, "draft_form": "answer-first"}
+    assert calibration.settings_for(a, Path("c.gguf")) == {"draft_form": "answer-first"}
+    assert calibration.settings_for(b, a) == {}
     (tmp_path / "calibration.json").write_text("{")
     with pytest.raises(ConfigError, match="install the package again"):
         calibration.settings_for(a, b)

@@ -119,18 +119,28 @@ def bytes_of(tokens: Any) -> bytes:
     return bytes(decode[names[t]] for t in tokens if t < 256)
 
 
-def test_what_is_trained_is_what_is_asked(tiny: Path) -> None:
+@pytest.mark.parametrize("form", ["rationale-first", "answer-first"])
+def test_what_is_trained_is_what_is_asked(tiny: Path, form: Any) -> None:
     """Evidence and branch together are the tokens the engine is prompted with."""
     from specrag_native import prompts
 
     base = bases.open_base(tiny)
     tokeniser = base.tokeniser()
     example = make()[0]
-    group = encode_group(tokeniser, [example], end_of_turn=base.end_of_turn)
-    prompt = prompts.drafter_prompt(tokeniser, example.question, example.passages)
+    group = encode_group(tokeniser, [example], end_of_turn=base.end_of_turn, form=form)
+    prompt = prompts.drafter_prompt(tokeniser, example.question, example.passages, form=form)
     before = [*group.head, *(t for p in group.passages for t in p)]
     branch = group.branches[0]
     assert [*before, *branch.tokens[: branch.start]] == tokeniser.tokenize(prompt)
+    # What the drafter does not write itself is what stands between its two stages in the engine.
+    stage, _ = prompts.drafter_stages(max_rationale_tokens=9, max_answer_tokens=9, form=form)
+    parts = prompts.drafter_completion(example.rationale, example.answer, form=form)
+    assert parts[1] == stage.then[0]
+    n_start = len(tokeniser.tokenize(()))
+    first, between, second = (tokeniser.tokenize((part,))[n_start:] for part in parts)
+    written = [*first, between[0], *second, base.end_of_turn]
+    assert [t for t in branch.labels if t != IGNORED] == written
+    assert list(branch.tokens[branch.start :]) == [*first, *between, *second, base.end_of_turn]
 
 
 def test_the_loss_is_the_engines(tiny: Path) -> None:

@@ -144,7 +144,7 @@ class LlamaSpeculativeRAG:
         rationale, rationale_logprob, said = self._drafter.line(
             tokens, self._config.max_rationale_tokens
         )
-        tokens = tokens + said + self._drafter.tokens(prompts.DRAFTER_ANSWER)
+        tokens = tokens + said + self._drafter.tokens(f"\n{prompts.DRAFTER_ANSWER}")
         answer, answer_logprob, _ = self._drafter.line(tokens, self._config.max_answer_tokens)
         text = read(answer, question)
         return Draft(

@@ -1,6 +1,7 @@
 """Settings that were fitted for a pair of models and are kept with them.
 
-Law: they are used for exactly the files they were fitted for; every other pair has the defaults.
+Law: they are used for exactly the files they were fitted for; every other pair has the defaults,
+and with a drafter of ours what that was taught.
 """
 
 from __future__ import annotations
@@ -26,17 +27,33 @@ def path() -> Path:
 
 
 def settings_for(drafter: Path, verifier: Path) -> dict[str, Any]:
-    """Return the settings of the method that were fitted for two model files; empty when none."""
+    """Return the settings of the method that were fitted for two model files; empty when none.
+
+    What a drafter was taught holds beside every verifier.
+    """
+    taught = taught_to(drafter)
+    for pair in _stored().get("pairs", ()):
+        if (pair["drafter"], pair["verifier"]) == (drafter.name, verifier.name):
+            found = {name: pair[name] for name in SETTINGS if name in pair}
+            return {
+                **taught,
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()},
+            }
+    return taught
+
+
+def taught_to(drafter: Path) -> dict[str, Any]:
+    """Return the settings that follow from how a drafter was trained; empty for another file."""
+    return dict(_stored().get("drafters", {}).get(drafter.name, {}))
+
+
+def _stored() -> dict[str, Any]:
     try:
-        pairs = json.loads(path().read_text(encoding="utf-8"))["pairs"]
+        stored: dict[str, Any] = json.loads(path().read_text(encoding="utf-8"))
+        return {**stored, "pairs": stored["pairs"]}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"{path()} cannot be read ({error!r}): install the package again"
         ) from None
-    for pair in pairs:
-        if (pair["drafter"], pair["verifier"]) == (drafter.name, verifier.name):
-            found = {name: pair[name] for name in SETTINGS if name in pair}
-            return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
-    return {}

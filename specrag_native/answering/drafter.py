@@ -10,22 +10,24 @@ from collections.abc import Sequence
 
 from specrag_native import prompts
 from specrag_native.answering.subsets import order_for_sharing
-from specrag_native.config import Config
+from specrag_native.config import Config, DraftForm
 from specrag_native.protocol import CancelFlag, Engine, GenerateOptions, Generation, OnText
 from specrag_native.types import Draft, LogprobSpan, Question, Subset, Usage
 
 
 class Drafter:
-    """Writes one draft per subset: a rationale, then an answer."""
+    """Writes one draft per subset: a rationale and an answer, in the order of ``draft_form``."""
 
     def __init__(self, engine: Engine, config: Config) -> None:
         self._engine = engine
         self._standalone = config.layout == "standalone"
+        self._form = config.draft_form
         self._options = GenerateOptions(
             stages=prompts.drafter_stages(
                 max_rationale_tokens=config.max_rationale_tokens,
                 max_answer_tokens=config.max_answer_tokens,
                 unknown_above=config.unknown_above,
+                form=config.draft_form,
             ),
             keep=config.n_written or 0,
         )
@@ -43,13 +45,17 @@ class Drafter:
         Args:
             question: what is asked.
             subsets: what each draft may read.
-            on_text: called with (subset index, 0 for rationale or 1 for answer, new text).
+            on_text: called with (subset index, 0 for the first part or 1 for the second, new text).
             cancel: stops the call; drafts that are not finished then are left out.
         """
         batch = self._engine.generate(
             [
                 prompts.drafter_prompt(
-                    self._engine, question, passages, standalone=self._standalone
+                    self._engine,
+                    question,
+                    passages,
+                    standalone=self._standalone,
+                    form=self._form,
                 )
                 for passages in order_for_sharing([s.passages for s in subsets])
             ],
@@ -58,33 +64,40 @@ class Drafter:
             cancel=cancel,
         )
         drafts = [
-            read_draft(question, subset, generation)
+            read_draft(question, subset, generation, form=self._form)
             for subset, generation in zip(subsets, batch, strict=True)
             if generation.finish_reason != "cancelled"
         ]
         return drafts, batch.usage
 
 
-def read_draft(question: Question, subset: Subset, generation: Generation) -> Draft:
-    """Return the draft that a generation of two stages, rationale and answer, holds.
+def read_draft(
+    question: Question,
+    subset: Subset,
+    generation: Generation,
+    *,
+    form: DraftForm = "rationale-first",
+) -> Draft:
+    """Return the draft that a generation of two stages, in the order of ``form``, holds.
 
-    There is no second stage when the rationale says that the passages hold no answer, or when
-    nothing was written, as other drafts were.
+    There is no second stage when the first says that the passages hold no answer, or when nothing
+    was written, as other drafts were.
     """
-    rationale, *rest = generation.completions
-    unknown_logprob = rationale.watched[0] if rationale.watched else None
+    first, *rest = generation.completions
+    unknown_logprob = first.watched[0] if first.watched else None
     if not rest:
         return Draft(
             answer=prompts.UNKNOWN,
-            rationale=rationale.text.strip(),
+            rationale=first.text.strip() if form == "rationale-first" else prompts.NO_EVIDENCE,
             subset=subset,
-            rationale_logprob=_span(rationale.logprob),
+            rationale_logprob=_span(first.logprob),
             answer_logprob=LogprobSpan(0.0, 1),
             unknown=True,
             unknown_logprob=unknown_logprob,
             outranked=generation.finish_reason == "outranked",
         )
-    (answer,) = rest
+    (second,) = rest
+    rationale, answer = (first, second) if form == "rationale-first" else (second, first)
     text = prompts.read_answer(answer.text, question)
     return Draft(
         answer=text,

@@ -18,6 +18,7 @@ from specrag_native.answering.subsets import draw_subsets
 from specrag_native.answering.verifier import Scored, Verifier, best, judge
 from specrag_native.config import Config
 from specrag_native.events import DraftText, Verified
+from specrag_native.prompts import DRAFT_PARTS
 from specrag_native.types import Draft, Subset, Verdict
 
 RELEVANT = 0.5
@@ -150,7 +151,7 @@ class Rounds:
             run.budget.leave_out(f"{len(subsets) - finished} of {len(subsets)} {what}")
 
     def _show(self, draft: int, stage: int, text: str) -> None:
-        part = DraftText(self._begun + draft, "rationale" if stage == 0 else "answer", text)
+        part = DraftText(self._begun + draft, DRAFT_PARTS[self._config.draft_form][stage], text)
         self._run.emit(part)
 
     # --- Verification ----------------------------------------------------------------------------

@@ -11,10 +11,11 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from specrag_native.cli import train_ranker
 from specrag_native.cli.train_shared import bar, source
+from specrag_native.config import DraftForm
 
 if TYPE_CHECKING:
     from specrag_native.engine import NativeEngine
@@ -216,6 +217,12 @@ def _add_encode(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="N",
         help="longer examples are left out (default: %(default)s)",
     )
+    parser.add_argument(
+        "--draft-form",
+        choices=get_args(DraftForm),
+        default="rationale-first",
+        help="what drafts begin with (default: %(default)s)",
+    )
     parser.set_defaults(run=run_encode)
 
 
@@ -228,7 +235,9 @@ def run_encode(args: argparse.Namespace) -> int:
     if args.out.suffix != ".npz":
         raise ConfigError(f"--out must end with .npz, got {args.out}")
     examples = read_examples(args.examples)
-    encoded = encode_examples(examples, _base(args.base), max_tokens=args.max_tokens)
+    encoded = encode_examples(
+        examples, _base(args.base), max_tokens=args.max_tokens, form=args.draft_form
+    )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_encoded(args.out, encoded)
     print(
@@ -355,6 +364,11 @@ def _add_check(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("examples", type=Path, metavar="FILE", help="from specrag train data")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N examples")
     parser.add_argument("--adapter", default="", metavar="FILE", help="a LoRA adapter of the model")
+    parser.add_argument(
+        "--draft-form",
+        choices=get_args(DraftForm),
+        help="what drafts begin with (default: what the model was taught, if it is ours)",
+    )
     parser.add_argument("--threads", type=int, default=0, metavar="N")
     parser.add_argument("--show", action="store_true", help="also print every draft")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -363,14 +377,19 @@ def _add_check(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run_check(args: argparse.Namespace) -> int:
     """Check a model on held-back examples."""
+    from specrag_native.answering.calibration import taught_to
+    from specrag_native.config import Config
+    from specrag_native.model_files import catalog
     from specrag_native.training.check import check, measure
     from specrag_native.training.examples import read_examples
 
     examples = read_examples(args.examples)[: args.limit]
+    path = catalog.resolve(args.model, role="drafter").path
     engine = _engine(args.model, args.threads, adapter=args.adapter)
+    form = {"draft_form": args.draft_form} if args.draft_form else taught_to(path)
     checked = []
     with bar("check", "example") as tell:
-        for one in check(engine, examples):
+        for one in check(engine, examples, config=Config(**form)):
             checked.append(one)
             tell(len(checked), len(examples))
             if args.show:

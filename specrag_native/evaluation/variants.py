@@ -75,6 +75,7 @@ _READS: Mapping[str, tuple[str, ...]] = {
         "conditioning",
         "layout",
         "unknown_above",
+        "draft_form",
         "max_rationale_tokens",
         "max_answer_tokens",
         "normalisation",
@@ -124,6 +125,8 @@ class Variant:
             del values["rerank"]
         if values["claims_above"] is None:  # likewise
             del values["claims_above"]
+        if values["draft_form"] == "rationale-first":  # likewise
+            del values["draft_form"]
         if self.method == "speculative" and values["repair"] == "off":
             values = {n: v for n, v in values.items() if n not in _OF_REPAIR}
         reads = _READS.get(self.method)

@@ -61,40 +61,52 @@ def check(
             max_rationale_tokens=config.max_rationale_tokens,
             max_answer_tokens=config.max_answer_tokens,
             unknown_above=config.unknown_above,
+            form=config.draft_form,
         )
     )
     for start in range(0, len(examples), batch):
         chunk = examples[start : start + batch]
         asked = [
             prompts.drafter_prompt(
-                engine, e.question, e.passages, standalone=config.layout == "standalone"
+                engine,
+                e.question,
+                e.passages,
+                standalone=config.layout == "standalone",
+                form=config.draft_form,
             )
             for e in chunk
         ]
         wanted = [
-            (*prompt, *_scored(prompts.drafter_completion(e.rationale, e.answer)))
+            (
+                *prompt,
+                *_scored(prompts.drafter_completion(e.rationale, e.answer, form=config.draft_form)),
+            )
             for prompt, e in zip(asked, chunk, strict=True)
         ]
         scores = engine.score(wanted)
         for example, generation, score in zip(
             chunk, engine.generate(asked, options), scores, strict=True
         ):
-            draft = read_draft(example.question, Subset(example.passages), generation)
+            draft = read_draft(
+                example.question, Subset(example.passages), generation, form=config.draft_form
+            )
             spans = [segment.logprob for segment in score.segments]
+            parts = prompts.DRAFT_PARTS[config.draft_form]
+            written = dict(zip(parts, generation.completions, strict=False))
             yield Checked(
                 example=example,
                 draft=draft,
                 right=grade(draft.answer, example.question, example.answers).right > 0,
                 support=cite(draft.rationale, draft.answer, example.passages).support,
-                n_rationale_tokens=len(generation.completions[0].tokens),
+                n_rationale_tokens=len(written["rationale"].tokens) if "rationale" in written else 1,
                 loss=-sum(s.logprob_sum for s in spans),
                 n_tokens=sum(s.n_tokens for s in spans),
             )
 
 
 def _scored(completion: tuple[Segment, Segment, Segment]) -> tuple[Segment, ...]:
-    rationale, between, answer = completion
-    return Segment(rationale.text, scored=True), between, Segment(answer.text, scored=True)
+    first, between, second = completion
+    return Segment(first.text, scored=True), between, Segment(second.text, scored=True)
 
 
 def measure(checked: Sequence[Checked]) -> Measures:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from specrag_native.config import DraftForm
 from specrag_native.training.base import Base
 from specrag_native.training.encoding import IGNORED, Branch, Group, encode
 from specrag_native.training.examples import DraftExample, TrainingDataError
@@ -44,10 +45,20 @@ class EncodedExamples:
 
 
 def encode_examples(
-    examples: Sequence[DraftExample], base: Base, *, max_tokens: int
+    examples: Sequence[DraftExample],
+    base: Base,
+    *,
+    max_tokens: int,
+    form: DraftForm = "rationale-first",
 ) -> EncodedExamples:
     """Encode examples with the tokeniser of a base; those of one subset stand beside each other."""
-    groups = encode(base.tokeniser(), examples, end_of_turn=base.end_of_turn, max_tokens=max_tokens)
+    groups = encode(
+        base.tokeniser(),
+        examples,
+        end_of_turn=base.end_of_turn,
+        max_tokens=max_tokens,
+        form=form,
+    )
     return EncodedExamples(list(groups), digest_of(examples), len(examples), base.path.name)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from specrag_native import prompts
+from specrag_native.config import DraftForm
 from specrag_native.protocol import Prompt, Segment
 from specrag_native.training.examples import DraftExample
 
@@ -63,7 +64,11 @@ class Group:
 
 
 def encode_group(
-    tokeniser: Tokeniser, examples: Sequence[DraftExample], *, end_of_turn: int
+    tokeniser: Tokeniser,
+    examples: Sequence[DraftExample],
+    *,
+    end_of_turn: int,
+    form: DraftForm = "rationale-first",
 ) -> Group:
     """Encode examples of one subset; all must name the same passages in the same order."""
     head: tuple[int, ...] = ()
@@ -71,32 +76,36 @@ def encode_group(
     branches: list[Branch] = []
     for example in examples:
         prompt = prompts.drafter_prompt(
-            tokeniser, example.question, example.passages, standalone=True
+            tokeniser, example.question, example.passages, standalone=True, form=form
         )
         first = next(i for i, s in enumerate(prompt) if s.standalone)
         last = max(i for i, s in enumerate(prompt) if s.standalone)
         if not branches:
             head = tuple(tokeniser.tokenize(prompt[:first]))
             passages = tuple(tuple(_inside(tokeniser, s)) for s in prompt[first : last + 1])
-        branches.append(_branch(tokeniser, prompt[last + 1 :], example, end_of_turn))
+        branches.append(_branch(tokeniser, prompt[last + 1 :], example, end_of_turn, form))
     return Group(head, passages, tuple(branches))
 
 
 def _branch(
-    tokeniser: Tokeniser, question: Prompt, example: DraftExample, end_of_turn: int
+    tokeniser: Tokeniser,
+    question: Prompt,
+    example: DraftExample,
+    end_of_turn: int,
+    form: DraftForm,
 ) -> Branch:
     asked = _inside(tokeniser, *question)
-    rationale, between, answer = (
+    first, between, second = (
         _inside(tokeniser, segment)
-        for segment in prompts.drafter_completion(example.rationale, example.answer)
+        for segment in prompts.drafter_completion(example.rationale, example.answer, form=form)
     )
-    tokens = [*asked, *rationale, *between, *answer, end_of_turn]
+    tokens = [*asked, *first, *between, *second, end_of_turn]
     labels = [
         *[IGNORED] * len(asked),
-        *rationale,
+        *first,
         between[0],
         *[IGNORED] * (len(between) - 1),
-        *answer,
+        *second,
         end_of_turn,
     ]
     return Branch(tuple(tokens), tuple(labels), len(asked))
@@ -113,13 +122,14 @@ def encode(
     *,
     end_of_turn: int,
     max_tokens: int,
+    form: DraftForm = "rationale-first",
 ) -> Iterator[Group]:
     """Encode examples group by group; neighbours with the same subset make one group.
 
     A group whose evidence with its longest branch exceeds ``max_tokens`` is left out.
     """
     for _, group in itertools.groupby(examples, lambda e: e.subset_key):
-        encoded = encode_group(tokeniser, list(group), end_of_turn=end_of_turn)
+        encoded = encode_group(tokeniser, list(group), end_of_turn=end_of_turn, form=form)
         longest = max(len(b.tokens) for b in encoded.branches)
         if encoded.n_evidence + longest <= max_tokens:
             yield encoded

@@ -91,7 +91,9 @@ class Fit:
             self._claim(examples.n_examples, examples.digest)
         else:
             self._claim(len(examples), encoded.digest_of(examples))
-            examples = encoded.encode_examples(examples, base, max_tokens=options.max_tokens)
+            examples = encoded.encode_examples(
+                examples, base, max_tokens=options.max_tokens, form=options.draft_form
+            )
         if options.threads:
             torch.set_num_threads(options.threads)
         torch.manual_seed(options.seed)

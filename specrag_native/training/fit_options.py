@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
+from specrag_native.config import DraftForm
 from specrag_native.errors import ConfigError
 
 
@@ -22,8 +24,9 @@ class FitOptions:
     then three batches of subsets of like lengths, each of at most so many tokens.
     ``decision`` is the weight of the token by which a draft says whether there is evidence, where
     others have 1. ``standalone`` is the share of groups read in the standalone layout. ``epochs``
-    may be a fraction. ``start``: folder of another fit with the same rank, or file of an adapter
-    with that rank, whose (last) weights are the first of this one.
+    may be a fraction. ``draft_form``: what drafts begin with; encoded examples have it in them.
+    ``start``: folder of another fit with the same rank, or file of an adapter with that rank, whose
+    (last) weights are the first of this one.
     """
 
     rank: int = 32
@@ -43,6 +46,7 @@ class FitOptions:
     threads: int = 0
     device: str = "auto"
     start: str = ""
+    draft_form: DraftForm = "rationale-first"
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -60,5 +64,10 @@ class FitOptions:
         for name in ("alpha", "rate", "epochs", "clip", "decision"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.draft_form not in get_args(DraftForm):
+            raise ConfigError(
+                f"draft_form must be one of {', '.join(get_args(DraftForm))}, got "
+                f"{self.draft_form!r}"
+            )
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device must be auto, cpu or cuda, got {self.device!r}")
