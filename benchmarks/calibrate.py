@@ -13,11 +13,8 @@ the verifier read itself likewise, one row per step of repair that found an answ
 on these questions at no loss against standard RAG, by the held-out confidences of drafts and the
 probabilities of readings.
 
-What `specrag eval CLAIMS ... --method drafter,standard --half tune` wrote gives `claims_above`: the
-confidence with which most claims are judged right, if from there on the drafter's judgement counts
-and below it standard RAG's; of equally good ones the highest.
-
-What the runs say nothing about stays as it is kept for the pair.
+What the runs say nothing about stays as it is kept for the pair; which drafts are the answer as
+they stand is chosen by `calibrate_drafts.py`.
 """
 
 from __future__ import annotations
@@ -38,6 +35,7 @@ from sklearn.model_selection import GroupKFold
 
 from specrag_native.answering.calibration import path as calibration_path
 from specrag_native.answering.confidence import (
+    DRAFT_FEATURES,
     FEATURES,
     READING_FEATURES,
     features,
@@ -58,8 +56,6 @@ POLICY = {"repair", "repair_below", "accept_above", "policy"}
 """What is chosen together."""
 LEAST = 10
 """Fewest answers that a threshold may rest on."""
-CLAIM_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(10, 20))
-"""Candidates for `claims_above`."""
 STRENGTH = 0.1
 """Inverse of the regularisation, on standardised features."""
 RISING = ("log_odds_yes", "answer_logprob", "self_containment", "log_odds", "agreement")
@@ -152,14 +148,11 @@ class Runs:
             if header.method == "standard"
         }
 
-    def claims(self) -> Iterator[tuple[float, float, float]]:
-        """Yield how sure the drafter alone is of each claim, how right it is, and standard RAG."""
-        standard = self.standard()
+    def drafted(self) -> Iterator[tuple[Header, Record]]:
+        """Yield the records of the drafter alone with their headers."""
         for header, record in self._all("drafter", self.drafter):
-            question = (record.dataset, record.id)
-            if header.method == "drafter" and record.task == "claim" and question in standard:
-                sure = 0.0 if record.abstained else record.confidence
-                yield sure, float(record.grade.right > 0), standard[question]
+            if header.method == "drafter":
+                yield header, record
 
     def _all(self, role: str, file: str) -> Iterator[tuple[Header, Record]]:
         for results in read_folder(self.folder):
@@ -311,30 +304,6 @@ def threshold(predicted: Any, right: Any, wanted: float) -> float:
     return float(values[good[-1]]) if len(good) else 1.0
 
 
-def judged(claims: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
-    """Return the confidence from which on the drafter's judgement of a claim is best taken.
-
-    Nothing where there are too few claims; ``None`` where standard RAG is as often right without.
-    """
-
-    def right(above: float) -> float:
-        return sum(own if sure >= above else read for sure, own, read in claims)
-
-    if len(claims) < LEAST:
-        return {}
-    best = max(CLAIM_THRESHOLDS, key=lambda above: (right(above), above))
-    standard = sum(read for _, _, read in claims)
-    if right(best) <= standard:
-        return {"claims_above": None}
-    facts = {
-        "questions": len(claims),
-        "by_draft": sum(sure >= best for sure, _, _ in claims),
-        "right": right(best),
-        "standard_right": standard,
-    }
-    return {"claims_above": best, "claims": facts}
-
-
 def error(predicted: Any, y: Any) -> float:
     """Return the expected calibration error, rounded."""
     return round(ece(list(zip(map(float, predicted), map(float, y), strict=True))), 4)
@@ -402,22 +371,27 @@ def main() -> None:
     parser.add_argument("--accuracy", type=float, default=0.8, help="wanted above repair_below")
     parser.add_argument("--half", default="tune", help="half of the sets that is fitted on")
     parser.add_argument("--repair", default="subset,more", help="steps of the runs")
-    parser.add_argument(
-        "--claims-only", action="store_true", help="choose claims_above, and leave the rest"
-    )
     parser.add_argument("--write", action="store_true", help="keep it in models/calibration.json")
     args = parser.parse_args()
     runs = Runs(args.run, args.half, args.drafter, args.verifier, args.repair)
-    pair = {"drafter": args.drafter, "verifier": args.verifier}
     try:
-        claims = judged(list(runs.claims()))
-        answers = {} if args.claims_only else fitted_to(runs, args.accuracy)
-        found = merged(_kept(pair), {**pair, "half": args.half, **answers, **claims})
+        found = {"half": args.half, **fitted_to(runs, args.accuracy)}
     except ValueError as error:
         parser.error(str(error))
-    names = {"features": FEATURES, "reading_features": READING_FEATURES}
+    keep(args.drafter, args.verifier, found, write=args.write)
+
+
+def keep(drafter: str, verifier: str, fresh: Mapping[str, Any], *, write: bool) -> None:
+    """Print what is known of a pair of models with what is new, and write it when asked to."""
+    pair = {"drafter": drafter, "verifier": verifier}
+    found = merged(_kept(pair), {**pair, **fresh})
+    names = {
+        "features": FEATURES,
+        "reading_features": READING_FEATURES,
+        "draft_features": DRAFT_FEATURES,
+    }
     print(json.dumps({**names, **found}, indent=1))
-    if args.write:
+    if write:
         others = [p for p in _pairs() if p | pair != p]
         stored = {**_stored(), "pairs": [*others, found]}
         calibration_path().write_text(json.dumps(stored, indent=1) + "\n")

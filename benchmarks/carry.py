@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from specrag_native.answering.calibration import settings_for
+from specrag_native.answering.repair import DRAFTING
 from specrag_native.config import Config
 from specrag_native.evaluation import machine
 from specrag_native.evaluation.records import Header, Record
@@ -79,7 +80,7 @@ def carry(
 
 def untouched(record: Record, before: Header, after: Header) -> bool:
     """Return whether a question was answered without what differs between two headers."""
-    drafted = any(repair["step"] in ("draft", "redraft") for repair in record.repairs)
+    drafted = any(repair["step"] in DRAFTING for repair in record.repairs)
     drafted = drafted or bool(record.drafts) or "drafter" in record.usage
     if drafted and before.models["drafter"]["sha256"] != after.models["drafter"]["sha256"]:
         return False

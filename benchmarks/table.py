@@ -81,7 +81,8 @@ def main() -> int:
             CARD,
             {
                 "drafter": drafter.drafter_table(),
-                "fits": drafter.fits_table(),
+                "fits": drafter.fits_table(0),
+                "forms": drafter.fits_table(1),
                 "checks": drafter.checks_table(),
                 "paper": paper.paper_table(),
                 "alone": drafter.alone_table(),

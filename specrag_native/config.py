@@ -104,9 +104,16 @@ class Config:
     claims are drafted before anything is read, and with ``verify="auto"`` the confidence is the
     drafter's alone: whether a passage bears a claim out is seen in the passage, which a verifier of
     drafts does not read. Below it, and with ``rerank`` where the cross-encoder finds it more likely
-    that no passage answers, ``repair`` begins, as it does for what is no claim. ``None``: a claim
-    is answered like a question. Nothing without ``repair``."""
+    that no passage answers, ``repair`` begins. ``None``: claims are drafted where ``repair`` says.
+    Nothing without ``repair``."""
+    questions_above: float | None = None
+    """The same for questions that are neither claims nor multiple choice."""
 
+    draft_weights: tuple[float, ...] = ()
+    """Weights of :data:`specrag_native.answering.confidence.DRAFT_FEATURES`, fitted for a drafter:
+    of drafts about a question that the verifier does not judge, the one with the highest
+    probability of being right is the best, and that is its confidence. Empty: the best is the one
+    the drafter believes most."""
     confidence_weights: tuple[float, ...] = ()
     """Weights of :data:`specrag_native.answering.confidence.FEATURES`, fitted for a pair of models;
     empty: the confidence is the verifier's belief."""
@@ -185,9 +192,10 @@ class Config:
             "skip_above",
             "unknown_above",
             "claims_above",
+            "questions_above",
         ):
             value = getattr(self, name)
-            if value is None and name in ("unknown_above", "claims_above"):
+            if value is None and name in ("unknown_above", "claims_above", "questions_above"):
                 continue
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} must be between 0 and 1, got {value!r}")
@@ -217,7 +225,7 @@ class Config:
                 f"repair must be off, or some of {', '.join(get_args(RepairStep))} with commas "
                 f"between and none twice, got {self.repair!r}"
             )
-        for name, n in (("confidence_weights", 7), ("reading_weights", 6)):
+        for name, n in (("confidence_weights", 7), ("reading_weights", 6), ("draft_weights", 4)):
             if (got := len(getattr(self, name))) not in (0, n):
                 raise ConfigError(f"{name} must be {n} numbers or none, got {got}")
         if not (self.use_draft_score or self.use_self_containment or self.use_self_reflection):

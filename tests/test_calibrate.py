@@ -89,8 +89,8 @@ def write_run(
             )
 
 
-def calibrate(run: Path, *more: str) -> dict[str, Any]:
-    words = [str(SCRIPT), str(run), "--drafter", DRAFTER, "--verifier", VERIFIER, *more]
+def calibrate(run: Path, *more: str, script: Path = SCRIPT) -> dict[str, Any]:
+    words = [str(script), str(run), "--drafter", DRAFTER, "--verifier", VERIFIER, *more]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -205,32 +205,6 @@ def test_standard_that_nothing_equals_leaves_the_threshold_of_the_fit(tmp_path: 
     write_standard(tmp_path, 120, 1.0)
     found = calibrate(tmp_path)
     assert "policy" not in found and "repair" not in found and "reading_weights" in found
-
-
-def write_claims(folder: Path, n: int, right: float, task: Any = "claim") -> None:
-    """The drafter is right in three of four where it is sure, 0.8, and never where it is not."""
-    models = {"drafter": {"file": DRAFTER, "sha256": "0"}}
-    header = Header(*("set", "drafter", "drafter", "2" * 16, {}, models, "given", {}, ""))
-    with ResultFile(folder, header) as file:
-        for i, name in enumerate(names(n)):
-            sure = i >= n // 2
-            grade = Grade(float(sure and i % 4 > 0), 0.0, 0.0, 1.0)
-            cost = ("set", name, "drafter", "2" * 16, task, "true", grade)
-            file.append(Record(*cost, *(0.0, "drafter", 0.8 if sure else 0.62)))
-    write_standard(folder, n, right)
-
-
-def test_claims_are_judged_by_the_drafter_where_it_is_better(tmp_path: Path) -> None:
-    write_claims(tmp_path / "some", 40, 0.5)  # standard RAG is right on the first half alone
-    found = calibrate(tmp_path / "some", "--claims-only")
-    facts = {"questions": 40, "by_draft": 20, "right": 20 + 15, "standard_right": 20}
-    assert (found["claims_above"], found["claims"]) == (0.8, facts)
-    write_claims(tmp_path / "none", 40, 1.0)
-    assert calibrate(tmp_path / "none", "--claims-only")["claims_above"] is None
-    write_claims(tmp_path / "few", 8, 0.5)
-    write_claims(tmp_path / "questions", 40, 0.5, task="qa")
-    for folder in ("few", "questions"):
-        assert "claims_above" not in calibrate(tmp_path / folder, "--claims-only")
 
 
 def test_what_is_chosen_together_is_replaced_together() -> None:

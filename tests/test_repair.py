@@ -406,6 +406,62 @@ def test_without_repair_a_claim_is_drafted_and_verified_like_a_question() -> Non
     assert verifier.scored != [] and answer.answer == "true"
 
 
+# --- Questions that drafts answer ----------------------------------------------------------------
+
+
+def decide(verifier: FakeEngine, *, same: int = 1, **settings: Any) -> Answer:
+    """Ask what passages 2 to 1 + ``same`` answer alike, and passage 5, more surely, otherwise."""
+
+    def write(prompt: str) -> tuple[str, str]:
+        number = int(prompt.split("Fact number ")[1].split()[0])
+        said = {5: "five", **dict.fromkeys(range(2, 2 + same), "two")}.get(number, "unknown")
+        return said, f"Fact number {number} is here."
+
+    steps = {"repair": "pair,draft,all", "verify": "auto", "repair_below": 1.0}
+    weights = (-1.0, 0.0, 1.0, 2.0)  # nothing but the answer's log-probability, and agreement
+    config = Config.from_mapping(
+        {
+            **{"questions_above": 0.5, "draft_weights": weights, "draft_form": "answer-first"},
+            **{"n_drafts": 8, "passages_per_draft": 1, **steps, **settings},
+        }
+    )
+    drafter = FakeEngine(write, lambda text: -0.1 if "five" in text else -0.3)
+    return Pipeline(FakeModels(drafter, verifier), config=config).answer(
+        Question("Which number?"), hits=hits(8)
+    )
+
+
+def test_drafts_that_agree_are_the_answer_and_nothing_is_read() -> None:
+    verifier = FakeEngine(lambda p: ("read",), no)
+    answer = decide(verifier, same=2)
+    assert (answer.answer, answer.decided_by) == ("two", "speculative")
+    assert verifier.generated == verifier.scored == [] and answer.repairs == ()
+    assert answer.confidence == pytest.approx(1 / (1 + math.exp(1.0 + 0.3 - 2.0)))
+    assert len(answer.skipped) == 1 and "questions_above" in answer.skipped[0]
+    assert answer.rationale == "Fact number 2 is here."
+
+
+@pytest.mark.parametrize(
+    ("change", "read_first"),
+    [
+        ({"same": 1}, "pair"),  # nothing agrees: a probability of 0.25
+        ({"same": 2, "questions_above": 0.9}, "pair"),
+        ({"same": 2, "questions_above": None}, "pair"),
+    ],
+)
+def test_unsure_drafts_are_read_about(change: dict[str, Any], read_first: str) -> None:
+    verifier = FakeEngine(lambda p: ("number",), no)
+    answer = decide(verifier, **{"grounded": False, **change})
+    assert answer.answer == "number" and verifier.scored == []
+    assert [s.step for s in answer.repairs] == [read_first]
+
+
+def test_without_weights_the_draft_that_the_drafter_believes_most_is_taken() -> None:
+    verifier = FakeEngine(lambda p: ("read",), no)
+    answer = decide(verifier, same=2, draft_weights=())
+    assert answer.answer == "five" and answer.confidence == pytest.approx(math.exp(-0.1))
+
+
 class Small(FakeEngine):
     """A verifier that a few passages fit into, and no more."""
 

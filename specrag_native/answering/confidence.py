@@ -31,6 +31,11 @@ probability per token; whether a draft gives the same answer; the lowest log-pro
 the drafter would have said "unknown", of any draft; whether all passages were read; whether nothing
 had been drafted by then."""
 
+DRAFT_FEATURES = ("one", "log_odds_known", "answer_logprob", "agreement")
+"""The same for a draft that the verifier did not judge: a constant; the log-odds that the drafter
+would not have said "unknown" here; the log-probability of its answer, all tokens together; whether
+another draft gives the same answer."""
+
 Weights = tuple[float, ...]
 _LIMIT = 6.0
 """Largest log-odds that count; beyond, the verifier's belief is one of its habits."""
@@ -105,6 +110,28 @@ def reading_confidence(
 
 def _probability(weights: Weights, found: Weights) -> float:
     return logistic(sum(w * x for w, x in zip(weights, found, strict=True)))
+
+
+def draft_features(draft: Draft, drafts: Sequence[Draft]) -> Weights:
+    """Return the features of a draft that the verifier did not judge, among all drafts."""
+    known = [d for d in drafts if not d.unknown and d is not draft]
+    agrees = any(answer_key(d.answer) == answer_key(draft.answer) for d in known)
+    unknown = _unknown_logprob(draft)
+    return (
+        1.0,
+        -_log_odds(math.exp(unknown)),
+        max(-_LIMIT, draft.answer_logprob.logprob_sum),
+        float(agrees),
+    )
+
+
+def draft_confidence(draft: Draft, drafts: Sequence[Draft], weights: Weights) -> float:
+    """Return the confidence in a draft that the verifier did not judge, among all drafts.
+
+    The calibrated probability that it is right, times the share of its words that its own passages
+    support.
+    """
+    return _probability(weights, draft_features(draft, drafts)) * supported(draft)
 
 
 def logistic(score: float) -> float:

@@ -19,7 +19,7 @@ from specrag_native.answering.evidence import Evidence, by_promise, evidence_of
 from specrag_native.answering.extracts import extracts
 from specrag_native.answering.grounding import stands_in
 from specrag_native.answering.reranking import sentence_likeness
-from specrag_native.answering.rounds import Rounds, judges
+from specrag_native.answering.rounds import Rounds, drafts_decide
 from specrag_native.answering.run import Cost, Models, Run
 from specrag_native.answering.verifier import answer_key
 from specrag_native.config import Config
@@ -84,9 +84,10 @@ class Repaired:
 
 
 def steps_of(run: Run, config: Config) -> tuple[RepairStep, ...]:
-    """Return the steps of ``config.repair`` for a question: a claim was drafted before them."""
+    """Return the steps of ``config.repair`` for a question that may have been drafted before."""
     steps = config.repair_steps
-    return tuple(s for s in steps if s != "draft") if judges(run, config) else steps
+    drafted = drafts_decide(run, config) is not None
+    return tuple(s for s in steps if s != "draft") if drafted else steps
 
 
 def drafts_first(run: Run, config: Config) -> bool:

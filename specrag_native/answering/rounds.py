@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from specrag_native.answering.budget import tokens_in
-from specrag_native.answering.confidence import ceiling, confidence
+from specrag_native.answering.confidence import ceiling, confidence, draft_confidence
 from specrag_native.answering.drafter import Drafter
 from specrag_native.answering.evidence import undrafted
 from specrag_native.answering.links import asked_first
@@ -23,13 +23,18 @@ from specrag_native.types import Draft, Subset, Verdict
 
 RELEVANT = 0.5
 """Probability that the best passage answers, by a cross-encoder that ranked the passages, under
-which a draft does not judge a claim alone: of what passages do not speak of, drafts say "false"."""
+which a draft about a claim is not taken as it stands: of what passages do not speak of, drafts say
+"false". Of questions they say "unknown", so there ``irrelevant_below`` is enough."""
 
 
-def judges(run: Run, config: Config) -> bool:
-    """Return whether drafts judge a claim, and so come before anything is read."""
-    set_so = config.claims_above is not None and bool(config.repair_steps)
-    return set_so and run.question.task == "claim"
+def drafts_decide(run: Run, config: Config) -> float | None:
+    """Return the confidence from which on a draft is the answer, unverified and before any reading.
+
+    ``None`` where drafts come when ``repair`` says, and are judged by the verifier.
+    """
+    if not config.repair_steps or run.question.task == "choice":
+        return None
+    return config.claims_above if run.question.task == "claim" else config.questions_above
 
 
 class Rounds:
@@ -46,15 +51,16 @@ class Rounds:
         self._drafts: list[Draft] = []
         self._begun = 0
         self._scored = Scored()
+        self._asks = run.question.task not in ("claim", "choice")
 
     @property
     def confident(self) -> bool:
         """Whether the best draft is good enough to be the answer as it stands."""
-        least, run = self._config.repair_below, self._run
-        if judges(run, self._config) and self._config.claims_above is not None:
-            if run.relevance < RELEVANT:
-                return False
-            least = self._config.claims_above
+        least = drafts_decide(self._run, self._config)
+        if least is None:
+            least = self._config.repair_below
+        elif self._run.relevance < (self._config.irrelevant_below if self._asks else RELEVANT):
+            return False
         return self.winner is not None and self.trust >= least
 
     # --- Drafting --------------------------------------------------------------------------------
@@ -192,8 +198,9 @@ class Rounds:
         config = self._config
         if config.verify != "auto":
             return False
-        if judges(self._run, config):
-            self._skip("verification: whether a claim holds is seen in the passages (claims_above)")
+        if drafts_decide(self._run, config) is not None:
+            name = "claims_above" if self._run.question.task == "claim" else "questions_above"
+            self._skip(f"verification: drafts are the answer, or passages are read ({name})")
             return True
         if config.repair_below >= 1.0:
             self._skip("verification: no draft is taken as it stands (repair_below 1)")
@@ -218,7 +225,13 @@ class Rounds:
         config = self._config
         self.verdicts = judge(self._drafts, self._scored, config)
         self.winner = best(self.verdicts)
-        if self.winner is not None:
+        weights = config.draft_weights
+        unjudged = [v for v in self.verdicts if not (v.draft.unknown or v.verified)]
+        if self.winner is not None and weights and self._asks and not self.winner.verified:
+            trusts = [draft_confidence(v.draft, self._drafts, weights) for v in unjudged]
+            self.trust = max(trusts)
+            self.winner = unjudged[trusts.index(self.trust)]
+        elif self.winner is not None:
             self.trust = confidence(self.winner, self.verdicts, config.confidence_weights)
         self._run.emit(Verified(tuple(self.verdicts)))
 

@@ -76,6 +76,7 @@ _READS: Mapping[str, tuple[str, ...]] = {
         "layout",
         "unknown_above",
         "draft_form",
+        "draft_weights",
         "max_rationale_tokens",
         "max_answer_tokens",
         "normalisation",
@@ -89,9 +90,18 @@ _OF_REPAIR = (
     "accept_above",
     "irrelevant_below",
     "claims_above",
+    "questions_above",
     "grounded",
 )
 """Settings that say what repair does, so that without it nothing reads them."""
+
+_LATER: Mapping[str, object] = {
+    "claims_above": None,
+    "questions_above": None,
+    "draft_weights": (),
+    "draft_form": "rationale-first",
+}
+"""Settings that came after results were stored, and what they are where there is none."""
 
 _ROLES: Mapping[str, tuple[str, ...]] = {
     "standard": ("verifier",),
@@ -123,10 +133,9 @@ class Variant:
         del values["top"]  # part of where the passages come from
         if not values["rerank"]:  # results of when there was none are results without
             del values["rerank"]
-        if values["claims_above"] is None:  # likewise
-            del values["claims_above"]
-        if values["draft_form"] == "rationale-first":  # likewise
-            del values["draft_form"]
+        for name, without in _LATER.items():  # likewise
+            if values[name] == without:
+                del values[name]
         if self.method == "speculative" and values["repair"] == "off":
             values = {n: v for n, v in values.items() if n not in _OF_REPAIR}
         reads = _READS.get(self.method)

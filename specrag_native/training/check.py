@@ -98,7 +98,9 @@ def check(
                 draft=draft,
                 right=grade(draft.answer, example.question, example.answers).right > 0,
                 support=cite(draft.rationale, draft.answer, example.passages).support,
-                n_rationale_tokens=len(written["rationale"].tokens) if "rationale" in written else 1,
+                n_rationale_tokens=len(written["rationale"].tokens)
+                if "rationale" in written
+                else 1,
                 loss=-sum(s.logprob_sum for s in spans),
                 n_tokens=sum(s.n_tokens for s in spans),
             )

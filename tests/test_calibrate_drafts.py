@@ -1,0 +1,91 @@
+"""Which drafts are the answer as they stand, chosen on made-up runs of which the truth is known."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_calibrate import DRAFTER, SCRIPT, VERIFIER, calibrate, names, write_standard
+
+from specrag_native.evaluation.metrics import Grade
+from specrag_native.evaluation.records import DraftRecord, Header, Record
+from specrag_native.evaluation.results import ResultFile
+from specrag_native.types import LogprobSpan
+
+DRAFTS = SCRIPT.with_name("calibrate_drafts.py")
+
+
+def header() -> Header:
+    models = {"drafter": {"file": DRAFTER, "sha256": "0"}}
+    return Header(*("set", "drafter", "drafter", "2" * 16, {}, models, "given", {}, ""))
+
+
+def write_claims(folder: Path, n: int, right: float) -> None:
+    """The drafter is right in three of four where it is sure, 0.8, and never where it is not."""
+    with ResultFile(folder, header()) as file:
+        for i, name in enumerate(names(n)):
+            sure = i >= n // 2
+            grade = Grade(float(sure and i % 4 > 0), 0.0, 0.0, 1.0)
+            cost = ("set", name, "drafter", "2" * 16, "claim", "true", grade)
+            file.append(Record(*cost, *(0.0, "drafter", 0.8 if sure else 0.62)))
+    write_standard(folder, n, right)
+
+
+def test_claims_are_judged_by_the_drafter_where_it_is_better(tmp_path: Path) -> None:
+    write_claims(tmp_path / "some", 40, 0.5)  # standard RAG is right on the first half alone
+    found = calibrate(tmp_path / "some", script=DRAFTS)
+    facts = {"questions": 40, "by_draft": 20, "right": 20 + 15, "standard_right": 20}
+    assert (found["claims_above"], found["claims"]) == (0.8, facts)
+    assert "draft_weights" not in found
+    write_claims(tmp_path / "none", 40, 1.0)
+    assert calibrate(tmp_path / "none", script=DRAFTS)["claims_above"] is None
+    write_claims(tmp_path / "few", 8, 0.5)
+    words = [str(DRAFTS), str(tmp_path / "few"), "--drafter", DRAFTER, "--verifier", VERIFIER]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    assert done.returncode == 2 and "too few drafts" in done.stderr
+
+
+def drafted(answer: str, right: bool, logprob: float, unknown: float) -> DraftRecord:
+    span = LogprobSpan(logprob, 2)
+    return DraftRecord(
+        *(answer, None, ("p",), False, False, Grade(float(right), 0.0, 0.0, 1.0), span, span),
+        confidence_alone=2.718281828 ** (logprob / 2),  # wholly supported
+        unknown_logprob=unknown,
+    )
+
+
+def write_questions(folder: Path, n: int, standard: float) -> None:
+    """Two drafts each. In every other question both give the right answer; else they part."""
+    with ResultFile(folder, header()) as file:
+        for i, name in enumerate(names(n)):
+            sure = i % 2 == 0
+            right = sure if i % 10 > 1 else not sure  # so one time in five they deceive
+            drafts = (
+                drafted("a", right, -0.2 if sure else -3.0, -3.0 if sure else -0.2),
+                drafted("a" if sure else "b", right and sure, -0.4, -1.0),
+            )
+            grade = Grade(float(right), 0.0, 0.0, 1.0)
+            cost = ("set", name, "drafter", "2" * 16, "qa", "a", grade)
+            file.append(Record(*cost, *(0.0, "drafter", 0.5), drafts=drafts))
+    write_standard(folder, n, standard)
+
+
+@pytest.mark.parametrize("standard", [0.5, 0.9])
+def test_drafts_are_taken_where_they_are_as_good_as_standard_rag(
+    tmp_path: Path, standard: float
+) -> None:
+    write_questions(tmp_path, 120, standard)
+    found = calibrate(tmp_path, script=DRAFTS)
+    _, known, answer, agreement = found["draft_weights"]
+    assert known >= 0 and answer >= 0 and agreement > 0
+    assert found["unverified_drafts"]["answers"] == 240
+    facts = found["questions"]
+    assert facts["questions"] == 120 and facts["standard_right"] == pytest.approx(120 * standard)
+    assert facts["right"] >= facts["standard_right"]
+    above = found["questions_above"]
+    if standard == 0.5:  # four of five agreeing drafts are right: more than standard RAG
+        assert 0.1 < above < 0.6 and facts["by_draft"] >= 60
+    else:
+        assert above > 0.6 and facts["by_draft"] == 0
