@@ -3,12 +3,12 @@
 Reads what `specrag eval SETS --method drafter,standard --half tune` wrote.
 
 Questions give `draft_weights`: a logistic regression on the features of drafts that no verifier
-judged (`answering.confidence.DRAFT_FEATURES`), right or wrong, of every draft with an answer.
-`questions_above` is then the lowest confidence from which on the best draft may be taken, and
-standard RAG's answer below it, so that no fewer questions are answered right than by standard RAG;
-the confidences are those of weights fitted on other questions. Claims give `claims_above`: the
-confidence with which most of them are judged right in the same way, of equally good ones the
-highest.
+judged (`answering.confidence.DRAFT_FEATURES`), right or wrong, of every draft with an answer; the
+confidences below are those of weights fitted on other questions.
+
+`questions_above` and `claims_above` are the lowest confidences from which on the best draft may be
+taken, and standard RAG's answer below, so that no fewer are right than by standard RAG: the fastest
+way at no loss. ``null`` where there is none.
 
     python benchmarks/calibrate_drafts.py RUN --drafter FILE --verifier FILE [--write]
 """
@@ -25,32 +25,29 @@ from calibrate import LEAST, Key, Rows, Runs, fitted, keep, supported, verdict_o
 from specrag_native.answering.confidence import DRAFT_FEATURES, draft_features
 
 CLAIM_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(10, 20))
+"""From one half on, since a claim is one of two things."""
 QUESTION_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(4, 20))
 
 Judged = tuple[float, float, float]
 """How sure the drafter is of its answer, how right that is, and how right standard RAG is."""
 
 
-def right(judged: Sequence[Judged], above: float) -> float:
-    """Return how many answers are right if drafts of such a confidence are taken."""
-    return sum(own if sure >= above else read for sure, own, read in judged)
-
-
-def facts_of(judged: Sequence[Judged], above: float) -> dict[str, Any]:
-    """Return what a threshold would have come to."""
-    return {
-        "questions": len(judged),
-        "by_draft": sum(sure >= above for sure, _, _ in judged),
-        "right": right(judged, above),
-        "standard_right": sum(read for _, _, read in judged),
-    }
+def chosen(judged: Sequence[Judged], thresholds: Sequence[float], what: str) -> dict[str, Any]:
+    """Return the lowest threshold at no loss and what it came to; nothing of too few answers."""
+    if len(judged) < LEAST:
+        return {}
+    standard = sum(read for _, _, read in judged)
+    for above in thresholds:
+        by_draft = sum(sure >= above for sure, _, _ in judged)
+        right = sum(own if sure >= above else read for sure, own, read in judged)
+        if by_draft and right >= standard:
+            facts = {"by_draft": by_draft, "right": right, "standard_right": standard}
+            return {f"{what}_above": above, what: {"questions": len(judged), **facts}}
+    return {f"{what}_above": None}
 
 
 def claims_fit(runs: Runs) -> dict[str, Any]:
-    """Return the confidence from which on the drafter's judgement of a claim is best taken.
-
-    Nothing where there are too few claims; ``None`` where standard RAG is as often right without.
-    """
+    """Return the confidence from which on the drafter's judgement of a claim is taken."""
     standard = runs.standard()
     judged = [
         (
@@ -61,19 +58,13 @@ def claims_fit(runs: Runs) -> dict[str, Any]:
         for _, record in runs.drafted()
         if record.task == "claim" and (record.dataset, record.id) in standard
     ]
-    if len(judged) < LEAST:
-        return {}
-    best = max(CLAIM_THRESHOLDS, key=lambda above: (right(judged, above), above))
-    if right(judged, best) <= right(judged, float("inf")):
-        return {"claims_above": None}
-    return {"claims_above": best, "claims": facts_of(judged, best)}
+    return chosen(judged, CLAIM_THRESHOLDS, "claims")
 
 
 def questions_fit(runs: Runs) -> dict[str, Any]:
     """Return the weights of a draft's features, and the confidence from which on it is taken.
 
-    Nothing where there are too few drafts; ``questions_above`` is ``None`` where no threshold is as
-    good as standard RAG.
+    Nothing where there are too few drafts.
     """
     rows = Rows(DRAFT_FEATURES)
     drafts: dict[Key, list[tuple[Key, float, float]]] = {}
@@ -100,14 +91,8 @@ def questions_fit(runs: Runs) -> dict[str, Any]:
                 default=(0.0, 0.0),
             )
             judged.append((sure, own, standard[question]))
-    found: dict[str, Any] = {"draft_weights": weights, "unverified_drafts": facts}
-    if len(judged) < LEAST:
-        return found
-    least = right(judged, float("inf"))
-    good = [above for above in QUESTION_THRESHOLDS if right(judged, above) >= least]
-    if not good:
-        return {**found, "questions_above": None}
-    return {**found, "questions_above": good[0], "questions": facts_of(judged, good[0])}
+    of_questions = chosen(judged, QUESTION_THRESHOLDS, "questions")
+    return {"draft_weights": weights, "unverified_drafts": facts, **of_questions}
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ DRAFTER_TASK = (
     "Quote the sentence of the passages that answers the question, then give the answer in as few "
     "words as possible. If the passages do not hold the answer, the answer is: unknown.\n\n"
 )
+"""Drafters are taught with these words whichever part of a draft they write first."""
 DRAFTER_RATIONALE = "Evidence:"
 NO_EVIDENCE = "none"
 """The rationale of a draft whose passages do not hold the answer."""

@@ -37,7 +37,7 @@ def test_claims_are_judged_by_the_drafter_where_it_is_better(tmp_path: Path) -> 
     write_claims(tmp_path / "some", 40, 0.5)  # standard RAG is right on the first half alone
     found = calibrate(tmp_path / "some", script=DRAFTS)
     facts = {"questions": 40, "by_draft": 20, "right": 20 + 15, "standard_right": 20}
-    assert (found["claims_above"], found["claims"]) == (0.8, facts)
+    assert (found["claims_above"], found["claims"]) == (0.65, facts)  # none at 0.62 is right
     assert "draft_weights" not in found
     write_claims(tmp_path / "none", 40, 1.0)
     assert calibrate(tmp_path / "none", script=DRAFTS)["claims_above"] is None
@@ -81,11 +81,10 @@ def test_drafts_are_taken_where_they_are_as_good_as_standard_rag(
     _, known, answer, agreement = found["draft_weights"]
     assert known >= 0 and answer >= 0 and agreement > 0
     assert found["unverified_drafts"]["answers"] == 240
+    if standard == 0.9:  # one in five of the drafts that agree is wrong
+        assert found["questions_above"] is None and "questions" not in found
+        return
     facts = found["questions"]
     assert facts["questions"] == 120 and facts["standard_right"] == pytest.approx(120 * standard)
-    assert facts["right"] >= facts["standard_right"]
-    above = found["questions_above"]
-    if standard == 0.5:  # four of five agreeing drafts are right: more than standard RAG
-        assert 0.1 < above < 0.6 and facts["by_draft"] >= 60
-    else:
-        assert above > 0.6 and facts["by_draft"] == 0
+    assert facts["right"] >= facts["standard_right"] and facts["by_draft"] >= 60
+    assert 0.1 < found["questions_above"] < 0.6

@@ -118,9 +118,18 @@ def test_unlike_runs_are_kept_apart(tmp_path: Path) -> None:
     assert identity(Config(repair="off", repair_below=0.1)) != drafts
     assert identity(Config(claims_above=0.6)) != base
     assert identity(Config(repair="off", claims_above=0.6)) == drafts
+    assert identity(Config(questions_above=0.6)) != base
+    assert identity(Config(repair="off", questions_above=0.6)) == drafts
+    first = Config(draft_form="answer-first")
+    assert identity(first) != base and identity(first, method="standard") == standard
+    weighed = Config(draft_weights=(0.0, 1.0, 1.0, 1.0))
+    alone = identity(Config(), method="drafter")
+    assert identity(weighed) != base and identity(weighed, method="drafter") != alone
+    assert identity(Config(questions_above=0.6), method="drafter") == alone
     # Results of before there was such a setting are results without.
     settings = Variant("speculative", "speculative", Config()).settings
-    assert "claims_above" not in settings and "rerank" not in settings
+    later = {"claims_above", "questions_above", "draft_weights", "draft_form", "rerank"}
+    assert not later & settings.keys()
     models["drafter"] = "another"
     assert identity(Config()) != base
     assert identity(Config(), method="standard") == standard
@@ -145,6 +154,9 @@ def test_a_change_of_wording_is_a_change_of_configuration(monkeypatch: pytest.Mo
     monkeypatch.setattr(prompts, "DRAFTER_TASK", "Do it. ")
     assert wording("speculative", Config()) != before[0]
     assert wording("standard", Config()) == before[1]
+    # The form of a draft is a wording of its own.
+    first = wording("drafter", Config(draft_form="answer-first"))
+    assert first != wording("drafter", Config())
 
 
 def test_results_of_another_format_are_refused_and_left_alone(tmp_path: Path) -> None:

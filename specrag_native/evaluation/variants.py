@@ -242,7 +242,11 @@ def wording(method: str, config: Config) -> str:
     if reads:
         seen.append(prompts.standard_stages(max_answer_tokens=1))
     if drafts:
-        seen.append(prompts.drafter_stages(max_rationale_tokens=1, max_answer_tokens=1))
+        seen.append(
+            prompts.drafter_stages(
+                max_rationale_tokens=1, max_answer_tokens=1, form=config.draft_form
+            )
+        )
     may_abstain = method == "speculative"
     for question in (
         Question("Who?"),
@@ -254,7 +258,9 @@ def wording(method: str, config: Config) -> str:
                 prompts.standard_prompt(layout, question, passages, may_abstain=may_abstain)
             )
         if drafts:
-            seen.append(prompts.drafter_prompt(layout, question, passages))
+            seen.append(
+                prompts.drafter_prompt(layout, question, passages, form=config.draft_form)
+            )
         if drafts and method != "drafter":
             seen.append(
                 prompts.verifier_prompts(
