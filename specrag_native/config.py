@@ -24,6 +24,10 @@ DraftOrder = Literal["retrieved", "named"]
 DraftForm = Literal["rationale-first", "answer-first"]
 
 
+_OPTIONAL = ("unknown_above", "claims_above", "questions_above", "silent_above")
+"""Thresholds that need not be set."""
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """Settings of Speculative RAG; the defaults are the project's measured choice."""
@@ -109,6 +113,10 @@ class Config:
     questions_above: float | None = None
     """The same for questions that are neither claims nor multiple choice."""
 
+    silent_above: float | None = None
+    """With ``questions_above``: probability of "unknown" from which on, when every draft has it,
+    the documents do not say, and nothing is read. ``None``: the verifier has the last word."""
+
     draft_weights: tuple[float, ...] = ()
     """Weights of :data:`specrag_native.answering.confidence.DRAFT_FEATURES`, fitted for a drafter:
     of drafts about a question that the verifier does not judge, the one with the highest
@@ -193,9 +201,10 @@ class Config:
             "unknown_above",
             "claims_above",
             "questions_above",
+            "silent_above",
         ):
             value = getattr(self, name)
-            if value is None and name in ("unknown_above", "claims_above", "questions_above"):
+            if value is None and name in _OPTIONAL:
                 continue
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} must be between 0 and 1, got {value!r}")

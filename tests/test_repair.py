@@ -456,6 +456,28 @@ def test_unsure_drafts_are_read_about(change: dict[str, Any], read_first: str) -
     assert [s.step for s in answer.repairs] == [read_first]
 
 
+@pytest.mark.parametrize(("surely", "reads"), [(-0.005, False), (-0.02, True)])
+def test_where_every_draft_is_sure_that_nothing_is_there_nothing_is_read(
+    surely: float, reads: bool
+) -> None:
+    verifier = FakeEngine(lambda p: ("number",), no)
+    drafter = FakeEngine(lambda p: ("unknown", "none"), watched=lambda p: surely)
+    settings = {"questions_above": 0.5, "silent_above": 0.99, "draft_form": "answer-first"}
+    steps = {"repair": "pair,draft,all", "verify": "auto", "repair_below": 1.0, "grounded": False}
+    config = Config.from_mapping({**settings, **steps})
+    asked = Question("Which number?")
+    pipeline = Pipeline(FakeModels(drafter, verifier), config=config)
+    answer = pipeline.answer(asked, hits=hits(4))
+    assert bool(verifier.generated) == reads
+    assert answer.decided_by == ("repair" if reads else "abstain")
+    # One draft that is less sure is enough to read on.
+    drafter = FakeEngine(
+        lambda p: ("unknown", "none"), watched=lambda p: -0.5 if "Fact number 2" in p else surely
+    )
+    Pipeline(FakeModels(drafter, verifier), config=config).answer(asked, hits=hits(4))
+    assert verifier.generated != []
+
+
 def test_without_weights_the_draft_that_the_drafter_believes_most_is_taken() -> None:
     verifier = FakeEngine(lambda p: ("read",), no)
     answer = decide(verifier, same=2, draft_weights=())

@@ -144,6 +144,8 @@ class Pipeline:
         if drafts_first(run, self.config):
             rounds.draft()
             rounds.verify(reads_next=reads(steps_of(run, self.config)))
+        if rounds.silent:
+            return self._abstain(run, rounds)
         repaired = Repaired()
         if run.hits and not rounds.confident:
             repaired = repair(run, rounds, self.models, self.config)

@@ -63,6 +63,16 @@ class Rounds:
             return False
         return self.winner is not None and self.trust >= least
 
+    @property
+    def silent(self) -> bool:
+        """Whether every draft is so sure that nothing is there that reading would be in vain."""
+        above = self._config.silent_above
+        if above is None or drafts_decide(self._run, self._config) is None or not self._asks:
+            return False
+        least = math.log(max(above, 1e-9))
+        nothing = [d.unknown_logprob for d in self._drafts]
+        return bool(nothing) and all(x is not None and x >= least for x in nothing)
+
     # --- Drafting --------------------------------------------------------------------------------
 
     def draft(self, besides: Collection[str] = ()) -> None:

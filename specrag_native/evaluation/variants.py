@@ -91,6 +91,7 @@ _OF_REPAIR = (
     "irrelevant_below",
     "claims_above",
     "questions_above",
+    "silent_above",
     "grounded",
 )
 """Settings that say what repair does, so that without it nothing reads them."""
@@ -98,6 +99,7 @@ _OF_REPAIR = (
 _LATER: Mapping[str, object] = {
     "claims_above": None,
     "questions_above": None,
+    "silent_above": None,
     "draft_weights": (),
     "draft_form": "rationale-first",
 }
@@ -258,9 +260,7 @@ def wording(method: str, config: Config) -> str:
                 prompts.standard_prompt(layout, question, passages, may_abstain=may_abstain)
             )
         if drafts:
-            seen.append(
-                prompts.drafter_prompt(layout, question, passages, form=config.draft_form)
-            )
+            seen.append(prompts.drafter_prompt(layout, question, passages, form=config.draft_form))
         if drafts and method != "drafter":
             seen.append(
                 prompts.verifier_prompts(
