@@ -35,7 +35,7 @@ from rivals.nearest_standard import METHOD as NEAREST_METHOD
 from stored import RESULTS, read_rows
 
 from specrag_native.answering import subsets
-from specrag_native.answering.calibration import settings_for
+from specrag_native.answering.calibration import settings_for, taught_to
 from specrag_native.answering.pipeline import Pipeline
 from specrag_native.cli.settings import add_set_option, read_settings
 from specrag_native.config import Config
@@ -120,11 +120,12 @@ class Workload:
                 from rivals.llama_cpp_speculative import LlamaSpeculativeRAG
 
                 untuned = name.endswith("untuned")
+                drafter = catalog.path_for("drafter", UNTUNED) if untuned else self.models.drafter
                 self._rivals[name] = LlamaSpeculativeRAG(
-                    catalog.path_for("drafter", UNTUNED) if untuned else self.models.drafter,
+                    drafter,
                     self.models.verifier,
                     threads=physical_cores(),
-                    config=self._by_the_paper,
+                    config=self._by_the_paper.replace(**taught_to(drafter)),
                 )
         rival = self._rivals[name]
         return lambda q, hits, vector: rival.answer(q, hits=hits, question_vector=vector)

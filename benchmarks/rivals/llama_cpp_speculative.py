@@ -139,13 +139,21 @@ class LlamaSpeculativeRAG:
         )
 
     def _draft(self, question: Question, subset: Subset) -> Draft:
-        prompt = text_of(prompts.drafter_prompt(ChatML(), question, subset.passages))
+        form = self._config.draft_form
+        prompt = text_of(prompts.drafter_prompt(ChatML(), question, subset.passages, form=form))
+        most = {
+            "answer": self._config.max_answer_tokens,
+            "rationale": self._config.max_rationale_tokens,
+        }
+        _, between, _ = prompts.drafter_completion("", "", form=form)
         tokens = self._drafter.tokens(prompt)
-        rationale, rationale_logprob, said = self._drafter.line(
-            tokens, self._config.max_rationale_tokens
-        )
-        tokens = tokens + said + self._drafter.tokens(f"\n{prompts.DRAFTER_ANSWER}")
-        answer, answer_logprob, _ = self._drafter.line(tokens, self._config.max_answer_tokens)
+        lines = {}
+        for part in prompts.DRAFT_PARTS[form]:
+            text, logprob, said = self._drafter.line(tokens, most[part])
+            lines[part] = text, logprob
+            tokens = tokens + said + self._drafter.tokens(between.text)
+        rationale, rationale_logprob = lines["rationale"]
+        answer, answer_logprob = lines["answer"]
         text = read(answer, question)
         return Draft(
             answer=text,
