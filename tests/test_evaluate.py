@@ -142,7 +142,7 @@ def test_questions_seen_before_the_settings_were_chosen_are_told_from_the_others
         ({"probability": 0.7, "whole": False}, 0.7, (0.0, 2.0, False)),
         ({"probability": 0.69, "whole": False}, 0.7, (1.0, 2.0 + 9.0, True)),
         ({"probability": 0.1, "whole": True}, 0.7, (0.0, 2.0, True)),  # there is no more to read
-        (None, 0.7, (1.0, 2.0 + 9.0, True)),
+        (None, 0.7, (0.0, 2.0, False)),  # every draft was sure that nothing is there
         ({"probability": 0.1, "whole": False}, 0.6, (0.0, 2.0, False)),  # as it was measured
     ],
 )
@@ -161,8 +161,12 @@ def test_an_answer_below_what_is_asked_for_is_replayed_as_standard_rag(
         said = ("set", "q", "x", "0" * 16, "qa", "x", grade, 0.0, "x", 0.5)
         return Record(*said, timings=timings, **more)
 
-    judged = play(dataclasses.replace(record(0.0, 2.0), decided_by="speculative"), record(1, 9), 1)
-    assert (judged.right, judged.seconds, judged.whole) == (0.0, 2.0, False)
+    draft = dataclasses.replace(record(0.0, 2.0), decided_by="speculative")  # confidence 0.5
+    claim = dataclasses.replace(draft, task="claim")
+    for ours, above, reads in ((draft, 0.5, False), (draft, 0.6, True), (claim, 0.6, False)):
+        judged = play(ours, record(1.0, 9.0), above, 1.0)
+        found = (1.0, 2.0 + 9.0, True) if reads else (0.0, 2.0, False)
+        assert (judged.right, judged.seconds, judged.whole) == found
     steps = ({"probability": 0.2, "whole": False}, last) if last else ()
-    played = play(record(0.0, 2.0, repairs=steps), record(1.0, 9.0), asked)
+    played = play(record(0.0, 2.0, repairs=steps), record(1.0, 9.0), 1.0, asked)
     assert (played.right, played.seconds, played.whole) == expected
