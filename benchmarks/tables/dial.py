@@ -76,7 +76,8 @@ def dial_table() -> str:
     standard = 100 * sum(b.grade.right for _, b in pairs) / len(pairs)
     lines = [
         "| `questions_above` | `accept_above` | reads everything | right "
-        "| difference, points [95%] | standard RAG takes, median of ratios | all seconds together |",
+        "| difference, points [95%] | standard RAG takes, median of ratios "
+        "| all seconds together |",
         "|---|---|---|---|---|---|---|",
         *(line(asked, [play(a, b, *asked) for a, b in pairs]) for asked in ASKED),
         "",
