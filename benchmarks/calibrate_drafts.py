@@ -7,8 +7,9 @@ judged (`answering.confidence.DRAFT_FEATURES`), right or wrong, of every draft w
 confidences below are those of weights fitted on other questions.
 
 `questions_above` and `claims_above` are the lowest confidences from which on the best draft may be
-taken, and standard RAG's answer below, so that no fewer are right than by standard RAG: the fastest
-way at no loss. ``null`` where there is none.
+taken, and standard RAG's answer below, so that no fewer are right than by standard RAG, neither
+with that threshold nor with any higher one: with few questions a single one may come out even by
+chance. ``null`` where there is none.
 
     python benchmarks/calibrate_drafts.py RUN --drafter FILE --verifier FILE [--write]
 """
@@ -37,13 +38,16 @@ def chosen(judged: Sequence[Judged], thresholds: Sequence[float], what: str) -> 
     if len(judged) < LEAST:
         return {}
     standard = sum(read for _, _, read in judged)
-    for above in thresholds:
+    found: dict[str, Any] = {f"{what}_above": None}
+    for above in sorted(thresholds, reverse=True):
         by_draft = sum(sure >= above for sure, _, _ in judged)
         right = sum(own if sure >= above else read for sure, own, read in judged)
-        if by_draft and right >= standard:
+        if right < standard:
+            break
+        if by_draft:
             facts = {"by_draft": by_draft, "right": right, "standard_right": standard}
-            return {f"{what}_above": above, what: {"questions": len(judged), **facts}}
-    return {f"{what}_above": None}
+            found = {f"{what}_above": above, what: {"questions": len(judged), **facts}}
+    return found
 
 
 def claims_fit(runs: Runs) -> dict[str, Any]:
