@@ -115,7 +115,8 @@ class Config:
 
     silent_above: float | None = None
     """With ``questions_above``: probability of "unknown" from which on, when every draft has it,
-    the documents do not say, and nothing is read. ``None``: the verifier has the last word."""
+    the documents do not say, and nothing is read; with ``rerank``, unless the cross-encoder finds
+    it more likely that a passage answers. ``None``: the verifier has the last word."""
 
     draft_weights: tuple[float, ...] = ()
     """Weights of :data:`specrag_native.answering.confidence.DRAFT_FEATURES`, fitted for a drafter:

@@ -17,6 +17,8 @@ from specrag_native.answering.confidence import (
     READING_FEATURES,
     ceiling,
     confidence,
+    draft_confidence,
+    draft_features,
     features,
     reading_confidence,
     reading_features,
@@ -122,6 +124,29 @@ def test_no_verdict_is_above_the_ceiling(
     assert confidence(chosen, [chosen, *unread[1:]], tuple(weights)) <= most
     assert confidence(unread[0], unread, tuple(weights)) <= most
     assert confidence(chosen, [chosen, *unread[1:]]) <= ceiling(drafts[0], drafts, ())
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (("Bern", "the Bern"), 1.0),
+        (("Bern", "Basel"), 0.0),
+        (("no", "no"), 0.0),  # two of two possible answers
+        (("Bern", "unknown"), 0.0),
+    ],
+)
+def test_drafts_agree_when_they_name_the_same(answers: tuple[str, str], expected: float) -> None:
+    span = LogprobSpan(-0.2, 2)
+    drafts = [
+        Draft(a, "", Subset(()), span, span, unknown=a == "unknown", unknown_logprob=-1.0)
+        for a in answers
+    ]
+    one, known, answer, agreement = draft_features(drafts[0], drafts)
+    assert (one, answer, agreement) == (1.0, pytest.approx(-0.2), expected)
+    p = math.exp(-1.0)
+    assert known == pytest.approx(math.log((1 - p) / p))
+    alike = draft_confidence(drafts[0], drafts, (0.0, 0.0, 0.0, 2.0))
+    assert alike <= (1 / (1 + math.exp(-2.0)) if expected else 0.5)
 
 
 def test_settings_are_those_of_exactly_the_two_files(

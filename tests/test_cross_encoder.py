@@ -282,3 +282,22 @@ def test_a_claim_of_which_no_passage_speaks_is_not_left_to_a_draft() -> None:
     assert decided(0.1) == "speculative"  # more likely than not
     assert decided(-0.1) == "repair"
     assert decided(-0.1, rerank=False) == "speculative"  # nobody was asked
+
+
+def test_that_nothing_is_there_is_not_left_to_drafts_where_a_passage_may_answer() -> None:
+    settings = {"repair": "pair,draft,all", "verify": "auto", "repair_below": 1.0, "rerank": True}
+    decide = {"questions_above": 0.5, "silent_above": 0.99, "draft_form": "answer-first"}
+    config = Config.from_mapping({**settings, **decide})
+
+    def read(best: float) -> bool:
+        asked, models = pipeline(config)
+        models.drafter = FakeEngine(lambda p: ("unknown", "none"), watched=lambda p: -0.005)
+        models.verifier = verifier = FakeEngine(lambda prompt: ("Fact",))
+        models.reranker.rank = lambda question, texts, cancel=None: Ranking(  # type: ignore[method-assign]
+            np.linspace(best, best - 2, len(texts), dtype=np.float32), Usage()
+        )
+        asked.answer(Question("Where?"), hits=hits(8), question_vector=hits(1)[0].vector)
+        return bool(verifier.generated)
+
+    assert read(0.1)  # more likely than not
+    assert not read(-0.1)

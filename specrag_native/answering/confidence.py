@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 
 from specrag_native.answering.citations import cite
+from specrag_native.answering.grounding import is_judgement
 from specrag_native.answering.verifier import answer_key
 from specrag_native.types import Draft, Verdict
 
@@ -34,7 +35,7 @@ had been drafted by then."""
 DRAFT_FEATURES = ("one", "log_odds_known", "answer_logprob", "agreement")
 """The same for a draft that the verifier did not judge: a constant; the log-odds that the drafter
 would not have said "unknown" here; the log-probability of its answer, all tokens together; whether
-another draft gives the same answer."""
+another draft gives the same answer, if that names something: two that say "no" agree by chance."""
 
 Weights = tuple[float, ...]
 _LIMIT = 6.0
@@ -115,7 +116,8 @@ def _probability(weights: Weights, found: Weights) -> float:
 def draft_features(draft: Draft, drafts: Sequence[Draft]) -> Weights:
     """Return the features of a draft that the verifier did not judge, among all drafts."""
     known = [d for d in drafts if not d.unknown and d is not draft]
-    agrees = any(answer_key(d.answer) == answer_key(draft.answer) for d in known)
+    named = not is_judgement(draft.answer)
+    agrees = named and any(answer_key(d.answer) == answer_key(draft.answer) for d in known)
     unknown = _unknown_logprob(draft)
     return (
         1.0,
