@@ -129,7 +129,7 @@ def test_no_verdict_is_above_the_ceiling(
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        (("Bern", "the Bern"), 1.0),
+        (("Bern", "bern"), 1.0),
         (("Bern", "Basel"), 0.0),
         (("no", "no"), 0.0),  # two of two possible answers
         (("Bern", "unknown"), 0.0),
