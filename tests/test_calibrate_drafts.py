@@ -63,8 +63,8 @@ def write_questions(folder: Path, n: int, standard: float) -> None:
             sure = i % 2 == 0
             right = sure if i % 10 > 1 else not sure  # so one time in five they deceive
             drafts = (
-                drafted("a", right, -0.2 if sure else -3.0, -3.0 if sure else -0.2),
-                drafted("a" if sure else "b", right and sure, -0.4, -1.0),
+                drafted("Bern", right, -0.2 if sure else -3.0, -3.0 if sure else -0.2),
+                drafted("Bern" if sure else "Basel", right and sure, -0.4, -1.0),
             )
             grade = Grade(float(right), 0.0, 0.0, 1.0)
             cost = ("set", name, "drafter", "2" * 16, "qa", "a", grade)
