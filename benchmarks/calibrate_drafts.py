@@ -75,11 +75,10 @@ def questions_fit(runs: Runs) -> dict[str, Any]:
     for header, record in runs.drafted():
         if record.task != "qa":
             continue
-        known = [d for d in record.drafts if not d.unknown]
         verdicts = [verdict_of(d).draft for d in record.drafts]
         kept = drafts.setdefault((record.dataset, record.id), [])
         for i, (draft, made) in enumerate(zip(record.drafts, verdicts, strict=True)):
-            if draft in known:
+            if not draft.unknown:
                 key = (record.dataset, record.id, header.config_hash, i)
                 rows.add(key, draft_features(made, verdicts), draft.grade.right > 0)
                 kept.append((key, supported(draft), float(draft.grade.right > 0)))

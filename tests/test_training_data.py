@@ -95,22 +95,28 @@ def test_examples_hold_their_answer_or_say_unknown(tmp_path: Path) -> None:
     assert not asked & golds
 
 
+def write_mayors(path: Path, text: str, *others: dict[str, Any]) -> Path:
+    """Write a question for each town; ``{town}`` and ``{i}``, of its valley, are filled in."""
+    rows = []
+    for i, town in enumerate(TOWNS):
+        filled = [
+            {
+                k: v.format(town=town, i=i // 4, n=i) if isinstance(v, str) else v
+                for k, v in p.items()
+            }
+            for p in (passage("p{n}", "{town}", text), *others)
+        ]
+        question = f"Who is the mayor of {town} in the valley Vale{i // 4}?"
+        answers = [f"Anna {town}son"]
+        rows.append({"id": town, "question": question, "answers": answers, "passages": filled})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 def test_close_passages_without_the_answer_are_unknown(tmp_path: Path) -> None:
-    source = tmp_path / "set.jsonl"
-    rows = [
-        {
-            "id": town,
-            "question": f"Who is the mayor of {town} in the valley Vale{i // 4}?",
-            "answers": [f"Anna {town}son"],
-            "passages": [
-                passage(
-                    f"p{i}", town, f"In Vale{i // 4} lies {town}, whose mayor is Anna {town}son."
-                )
-            ],
-        }
-        for i, town in enumerate(TOWNS)
-    ]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = write_mayors(
+        tmp_path / "set.jsonl", "In Vale{i} lies {town}, whose mayor is Anna {town}son."
+    )
     data.make(options(source), tmp_path / "plain.jsonl")
     data.make(options(source, draw=DrawOptions(hard_unknown=0.5)), tmp_path / "hard.jsonl")
     plain = {dump(e) for e in read_examples(tmp_path / "plain.jsonl")}
@@ -126,23 +132,12 @@ def test_close_passages_without_the_answer_are_unknown(tmp_path: Path) -> None:
 
 
 def test_close_passages_that_happen_to_hold_the_answer_are_evidence_too(tmp_path: Path) -> None:
-    source = tmp_path / "set.jsonl"
-    rows = [
-        {
-            "id": town,
-            "question": f"Who is the mayor of {town} in the valley Vale{i // 4}?",
-            "answers": [f"Anna {town}son"],
-            "passages": [
-                passage(f"p{i}", town, f"In Vale{i // 4} lies {town}, its mayor Anna {town}son."),
-                {
-                    **passage(f"q{i}", "News", f"Anna {town}son spoke in Vale{i // 4} of bridges."),
-                    "relevant": False,
-                },
-            ],
-        }
-        for i, town in enumerate(TOWNS)
-    ]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    news = passage("q{n}", "News", "Anna {town}son spoke in Vale{i} of bridges.")
+    source = write_mayors(
+        tmp_path / "set.jsonl",
+        "In Vale{i} lies {town}, its mayor Anna {town}son.",
+        {**news, "relevant": False},
+    )
     data.make(options(source), tmp_path / "plain.jsonl")
     data.make(options(source, draw=DrawOptions(weak=1.0)), tmp_path / "weak.jsonl")
     plain = {dump(e) for e in read_examples(tmp_path / "plain.jsonl")}
