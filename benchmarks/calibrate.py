@@ -384,7 +384,7 @@ def main() -> None:
 def keep(drafter: str, verifier: str, fresh: Mapping[str, Any], *, write: bool) -> None:
     """Print what is known of a pair of models with what is new, and write it when asked to."""
     pair = {"drafter": drafter, "verifier": verifier}
-    found = merged(_kept(pair), {**pair, **fresh})
+    found = merged(kept(pair), {**pair, **fresh})
     names = {
         "features": FEATURES,
         "reading_features": READING_FEATURES,
@@ -413,7 +413,7 @@ def _pairs() -> list[dict[str, Any]]:
     return list(_stored().get("pairs", []))
 
 
-def _kept(pair: Mapping[str, str]) -> dict[str, Any]:
+def kept(pair: Mapping[str, str]) -> dict[str, Any]:
     """Return what is kept of a pair of models."""
     return next((p for p in _pairs() if p | pair == p), {})
 

@@ -17,13 +17,15 @@ chance. ``null`` where there is none.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from calibrate import LEAST, Key, Rows, Runs, fitted, keep, supported, verdict_of
+import numpy as np
+from calibrate import LEAST, Key, Rows, Runs, fitted, keep, kept, predict, supported, verdict_of
 
 from specrag_native.answering.confidence import DRAFT_FEATURES, draft_features
+from specrag_native.evaluation.records import Record
 
 CLAIM_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(10, 20))
 """From one half on, since a claim is one of two things."""
@@ -98,6 +100,58 @@ def questions_fit(runs: Runs) -> dict[str, Any]:
     return {"draft_weights": weights, "unverified_drafts": facts, **of_questions}
 
 
+NEEDED = {"draft_weights", "questions_above", "repair", "repair_below", "accept_above"}
+"""What must be known of a pair before its rationales can be judged."""
+
+
+def rationales_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether the verifier reads the rationales first where no draft is the answer.
+
+    Args:
+        runs: those with ``rationales`` as the first step count.
+        settings: those of the pair, by which drafts are the answer.
+    """
+    standard = runs.standard()
+    undecided, taken = 0, []
+    for header, record in runs.records():
+        question = (record.dataset, record.id)
+        if not header.config["repair"].startswith("rationales") or question not in standard:
+            continue
+        if not record.repairs or _decides(record, settings):
+            continue
+        undecided += 1
+        first = record.repairs[0]
+        found = first["step"] == "rationales" and first["answer"] and first.get("grounded", False)
+        if found and first["probability"] >= settings["accept_above"]:
+            taken.append((float(first["right"] > 0), standard[question]))
+    if len(taken) < LEAST:
+        return {}
+    right, read = (sum(pair[i] for pair in taken) for i in (0, 1))
+    others = [s for s in settings["repair"].split(",") if s != "rationales"]
+    return {
+        "repair": ",".join(["rationales", *others] if right >= read else others),
+        **{name: settings[name] for name in ("repair_below", "accept_above")},
+        "rationales": {
+            "undecided": undecided,
+            "by_rationales": len(taken),
+            "right": right,
+            "standard_right": read,
+        },
+    }
+
+
+def _decides(record: Record, settings: Mapping[str, Any]) -> bool:
+    """Whether a draft of a stored question would be the answer; one of a claim would have been."""
+    verdicts = [verdict_of(d).draft for d in record.drafts]
+    known = [(d, v) for d, v in zip(record.drafts, verdicts, strict=True) if not d.unknown]
+    return record.task == "qa" and any(
+        predict(settings["draft_weights"], np.asarray(draft_features(made, verdicts)))
+        * supported(stored)
+        >= settings["questions_above"]
+        for stored, made in known
+    )
+
+
 def main() -> None:
     """Choose, print what came out, and write it beside the catalogue when asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -109,6 +163,9 @@ def main() -> None:
     args = parser.parse_args()
     runs = Runs(args.run, args.half, args.drafter, args.verifier, "")
     found = {**questions_fit(runs), **claims_fit(runs)}
+    settings = {**kept({"drafter": args.drafter, "verifier": args.verifier}), **found}
+    if NEEDED <= {name for name, value in settings.items() if value is not None}:
+        found |= rationales_fit(runs, settings)
     if not found:
         parser.error(f"{args.run} has too few drafts of {args.drafter} on the {args.half} half")
     keep(args.drafter, args.verifier, found, write=args.write)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from test_calibrate import DRAFTER, SCRIPT, VERIFIER, calibrate, names, write_standard
+from test_calibrate import (
+    DRAFTER,
+    SCRIPT,
+    VERIFIER,
+    calibrate,
+    names,
+    reading,
+    write_run,
+    write_standard,
+)
 
 from specrag_native.evaluation.metrics import Grade
 from specrag_native.evaluation.records import DraftRecord, Header, Record
@@ -88,3 +99,34 @@ def test_drafts_are_taken_where_they_are_as_good_as_standard_rag(
     assert facts["questions"] == 120 and facts["standard_right"] == pytest.approx(120 * standard)
     assert facts["right"] >= facts["standard_right"] and facts["by_draft"] >= 60
     assert 0.1 < found["questions_above"] < 0.6
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_rationales_are_read_first_where_that_is_as_good_as_standard_rag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: bool
+) -> None:
+    """No draft decides one of 40 questions; of 36 the verifier is sure from their rationales."""
+
+    def repairs(name: str, right: bool, belief: float) -> list[dict[str, Any]]:
+        i = names(40).index(name)
+        if i < 4:  # not sure enough, and right
+            return [reading("y", True, 0.5, step="rationales")]
+        return [reading("y", better or i % 2 == 0, 0.9, step="rationales")]
+
+    write_run(tmp_path, 40, repairs, accept_above=1.0, order="rationales,pair")
+    write_standard(tmp_path, 40, 0.9)
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    found = runpy.run_path(str(DRAFTS))
+    runs = found["Runs"](tmp_path, "tune", DRAFTER, VERIFIER, "")
+    settings = {
+        "draft_weights": (0.0, 0.0, 0.0, 0.0),  # every draft has half a chance
+        "questions_above": 0.6,
+        "repair": "short,pair,all",
+        "repair_below": 1.0,
+        "accept_above": 0.6,
+    }
+    chosen = found["rationales_fit"](runs, settings)
+    facts = {"undecided": 40, "by_rationales": 36, "right": 36.0 if better else 18.0}
+    assert chosen["rationales"] == facts | {"standard_right": 32.0}
+    assert chosen["repair"] == ("rationales,short,pair,all" if better else "short,pair,all")
+    assert found["rationales_fit"](runs, settings | {"questions_above": 0.4}) == {}
