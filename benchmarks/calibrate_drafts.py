@@ -11,6 +11,11 @@ taken, and standard RAG's answer below, so that no fewer are right than by stand
 with that threshold nor with any higher one: with few questions a single one may come out even by
 chance. ``null`` where there is none.
 
+What `specrag eval SETS --method speculative --half tune --set repair=rationales,pair
+--set accept_above=1 --set questions_above=1` wrote gives `rationales_above` likewise, the
+probability from which on an answer is taken that the verifier has from the rationales where no
+draft is one; and `repair` begins with `rationales` where there is such a threshold.
+
     python benchmarks/calibrate_drafts.py RUN --drafter FILE --verifier FILE [--write]
 """
 
@@ -29,10 +34,13 @@ from specrag_native.evaluation.records import Record
 
 CLAIM_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(10, 20))
 """From one half on, since a claim is one of two things."""
-QUESTION_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(4, 20))
+QUESTION_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(8, 20))
+"""Lower ones, which lost nothing on the tune halves either, did on others (docs/speed.md)."""
+RATIONALE_THRESHOLDS = (0.8, 0.85, 0.9, 0.95)
+"""Likewise."""
 
 Judged = tuple[float, float, float]
-"""How sure the drafter is of its answer, how right that is, and how right standard RAG is."""
+"""How sure an answer is, how right it is, and how right standard RAG is instead."""
 
 
 def chosen(judged: Sequence[Judged], thresholds: Sequence[float], what: str) -> dict[str, Any]:
@@ -42,12 +50,12 @@ def chosen(judged: Sequence[Judged], thresholds: Sequence[float], what: str) -> 
     standard = sum(read for _, _, read in judged)
     found: dict[str, Any] = {f"{what}_above": None}
     for above in sorted(thresholds, reverse=True):
-        by_draft = sum(sure >= above for sure, _, _ in judged)
+        taken = sum(sure >= above for sure, _, _ in judged)
         right = sum(own if sure >= above else read for sure, own, read in judged)
         if right < standard:
             break
-        if by_draft:
-            facts = {"by_draft": by_draft, "right": right, "standard_right": standard}
+        if taken:
+            facts = {"taken": taken, "right": right, "standard_right": standard}
             found = {f"{what}_above": above, what: {"questions": len(judged), **facts}}
     return found
 
@@ -105,38 +113,33 @@ NEEDED = {"draft_weights", "questions_above", "repair", "repair_below", "accept_
 
 
 def rationales_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return whether the verifier reads the rationales first where no draft is the answer.
+    """Return whether the verifier reads rationales first, and the least probability that it needs.
 
     Args:
         runs: those with ``rationales`` as the first step count.
         settings: those of the pair, by which drafts are the answer.
     """
     standard = runs.standard()
-    undecided, taken = 0, []
+    judged: list[Judged] = []
     for header, record in runs.records():
         question = (record.dataset, record.id)
         if not header.config["repair"].startswith("rationales") or question not in standard:
             continue
         if not record.repairs or _decides(record, settings):
             continue
-        undecided += 1
         first = record.repairs[0]
         found = first["step"] == "rationales" and first["answer"] and first.get("grounded", False)
-        if found and first["probability"] >= settings["accept_above"]:
-            taken.append((float(first["right"] > 0), standard[question]))
-    if len(taken) < LEAST:
+        sure = first["probability"] if found else -1.0
+        judged.append((sure, float(first["right"] > 0), standard[question]))
+    fit = chosen(judged, RATIONALE_THRESHOLDS, "rationales")
+    if not fit:
         return {}
-    right, read = (sum(pair[i] for pair in taken) for i in (0, 1))
+    first_of_all = [] if fit["rationales_above"] is None else ["rationales"]
     others = [s for s in settings["repair"].split(",") if s != "rationales"]
     return {
-        "repair": ",".join(["rationales", *others] if right >= read else others),
+        **fit,
+        "repair": ",".join([*first_of_all, *others]),
         **{name: settings[name] for name in ("repair_below", "accept_above")},
-        "rationales": {
-            "undecided": undecided,
-            "by_rationales": len(taken),
-            "right": right,
-            "standard_right": read,
-        },
     }
 
 
@@ -164,7 +167,7 @@ def main() -> None:
     runs = Runs(args.run, args.half, args.drafter, args.verifier, "")
     found = {**questions_fit(runs), **claims_fit(runs)}
     settings = {**kept({"drafter": args.drafter, "verifier": args.verifier}), **found}
-    if NEEDED <= {name for name, value in settings.items() if value is not None}:
+    if {name for name, value in settings.items() if value is not None} >= NEEDED:
         found |= rationales_fit(runs, settings)
     if not found:
         parser.error(f"{args.run} has too few drafts of {args.drafter} on the {args.half} half")

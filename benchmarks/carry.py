@@ -1,11 +1,13 @@
-r"""Stored answers that a new drafter or a new `claims_above` cannot change, taken over.
+r"""Stored answers that a new drafter, `claims_above` or way of reading cannot change, taken over.
 
 Where the verifier settled a question before anything was drafted, its answer, tokens and seconds
-are the same whichever the drafter is; and when claims are judged otherwise, what is no claim is
-not. Those answers are copied to where a run with today's drafter and setting goes on, and every
-other question is left to it. Other settings and models stay those of the stored results, and what
-they make with today's wording must have the identity that is stored. Where a run by default would
-have other settings still, and so another identity, a line says which.
+are the same whichever the drafter is; when claims are judged otherwise, what is no claim is not;
+and where a draft was the answer, or all said that there is none, what the verifier would have read
+(`repair`, `reading_weights`) made no difference. Those answers are copied to where a run with
+today's drafter and settings goes on, and every other question is left to it. Other settings and
+models stay those of the stored results, and what they make with today's wording must have the
+identity that is stored. Where a run by default would have other settings still, and so another
+identity, a line says which.
 
     python benchmarks/carry.py benchmarks/results/eval --out build/eval
     specrag eval SET.jsonl.gz --half report --limit 100 --method speculative --out build/eval
@@ -28,6 +30,9 @@ from specrag_native.evaluation.results import ResultFile, read_lines
 from specrag_native.evaluation.variants import Variant
 from specrag_native.model_files import catalog
 
+READING = ("repair", "reading_weights")
+"""Settings of what the verifier reads, and how far that is trusted."""
+
 
 def main() -> None:
     """Copy what the command line names."""
@@ -48,7 +53,7 @@ def main() -> None:
 def carry(
     source: Path, drafter: Mapping[str, str], out: Path, today: Mapping[str, Any]
 ) -> tuple[int, int]:
-    """Copy the records of a results file that today's drafter and `claims_above` cannot change.
+    """Copy the records of a results file that today's drafter and settings cannot change.
 
     Returns:
         How many were copied, and how many were not.
@@ -85,13 +90,16 @@ def untouched(record: Record, before: Header, after: Header) -> bool:
     if drafted and before.models["drafter"]["sha256"] != after.models["drafter"]["sha256"]:
         return False
     judged = before.config.get("claims_above") != after.config.get("claims_above")
-    return not record.error and not (judged and record.task == "claim")
+    read = any(_plain(before.config.get(n)) != _plain(after.config.get(n)) for n in READING)
+    if (judged and record.task == "claim") or (read and record.repairs):
+        return False
+    return not record.error
 
 
 def _as_today(
     header: Header, drafter: Mapping[str, str], source: Path, today: Mapping[str, Any]
 ) -> Header:
-    """Return a header of the same settings with today's drafter and ``claims_above``."""
+    """Return a header of the same settings but for today's drafter and what may have changed."""
     before = Variant(header.variant, header.method, Config(**header.config))
 
     def identity(variant: Variant, models: Mapping[str, Mapping[str, str]]) -> str:
@@ -105,7 +113,8 @@ def _as_today(
             f"{source} was answered with other settings or wording than today's "
             f"({header.config_hash}, expected {identity(before, header.models)}): answer it anew"
         )
-    config = before.config.replace(claims_above=today.get("claims_above"))
+    fresh = {name: today[name] for name in READING if name in today}
+    config = before.config.replace(claims_above=today.get("claims_above"), **fresh)
     default = config.replace(**today)
     others = [n for n in today if _plain(getattr(config, n)) != _plain(getattr(default, n))]
     if others:

@@ -69,6 +69,7 @@ def main() -> int:
             SPEED,
             {
                 "sets": by_set,
+                "fresh": sets.fresh_table(),
                 "speed": speed.speed_table(),
                 "naive": speed.naive_table(),
                 "dial": dial.dial_table(),

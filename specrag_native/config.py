@@ -24,7 +24,9 @@ DraftOrder = Literal["retrieved", "named"]
 DraftForm = Literal["rationale-first", "answer-first"]
 
 
-_OPTIONAL = ("unknown_above", "claims_above", "questions_above", "silent_above")
+_OPTIONAL = (
+    *("unknown_above", "claims_above", "questions_above", "silent_above", "rationales_above"),
+)
 """Thresholds that need not be set."""
 
 
@@ -160,10 +162,14 @@ class Config:
     ``repair`` could find a better one; 0: the first answer is taken, as is the first of
     ``more``. An answer that the verifier is unsure of is worth reading on for; that its
     calibrated confidence is low may as well mean that no reading finds a right one."""
+    rationales_above: float | None = None
+    """The same for an answer from ``rationales``, which show a sentence or two where a passage says
+    more. ``None``: ``accept_above``."""
     irrelevant_below: float = 0.0
     """Probability that the best passage answers, by the cross-encoder of ``rerank``, under which
-    ``repair`` ends as soon as the verifier has read and found nothing that stands there: two
-    models say so, and to read on takes longer than all that came before. 0: it always reads on."""
+    ``repair`` ends as soon as the verifier has read a passage and found nothing that stands there:
+    two models say so, and to read on takes longer than all that came before. 0: it always reads
+    on."""
     grounded: bool = True
     """Whether an answer that the verifier gives in ``repair`` must stand in the passages it read,
     or whose rationales it read. One that does not was remembered, or reckoned, and counts as none:
@@ -203,6 +209,7 @@ class Config:
             "claims_above",
             "questions_above",
             "silent_above",
+            "rationales_above",
         ):
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:

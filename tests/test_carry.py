@@ -42,7 +42,7 @@ def headed(config: Config) -> Header:
     return made.header("some-dev", Variant("speculative", "speculative", config))
 
 
-def stored(tmp_path: Path, header: Header, task: Task = "qa") -> Path:
+def stored(tmp_path: Path, header: Header, task: Task = "qa", *, by_draft: bool = False) -> Path:
     """Return a stored file: of its questions "read" alone had no draft at all."""
 
     def answered(id: str, *steps: str, drafter: bool = False) -> Record:
@@ -59,6 +59,8 @@ def stored(tmp_path: Path, header: Header, task: Task = "qa") -> Path:
         file.append(answered("read", "pair"))
         file.append(answered("drafted", "pair", "draft", "all"))
         file.append(answered("cut", "pair", drafter=True))
+        if by_draft:
+            file.append(answered("by draft", drafter=True))
         file.append(dataclasses.replace(answered("failed", "pair"), error="the context is full"))
     target = tmp_path / "stored" / (file.path.name + ".gz")
     export(file.path, target)
@@ -111,3 +113,18 @@ def test_when_claims_are_judged_otherwise_what_is_no_claim_is_taken_over(
     assert carry(claims, old, tmp_path / "same", {}) == (3, 1)
     assert carry(source, old, tmp_path / "as", {**TODAY, "accept_above": 0.7}) == (3, 1)
     assert "other settings: accept_above" in capsys.readouterr().out
+
+
+def test_when_the_verifier_reads_otherwise_what_it_never_read_is_taken_over(
+    carry: Callable[..., tuple[int, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = headed(Config(repair="pair,all", rerank=True, questions_above=0.4))
+    old: dict[str, Any] = dict(header.models["drafter"])
+    source = stored(tmp_path, header, by_draft=True)
+    for name, value in (("repair", "rationales,pair,all"), ("reading_weights", (1.0,) * 6)):
+        out = tmp_path / name
+        assert carry(source, old, out, {name: value}) == (1, 4)
+        found = read_results(next(out.iterdir()))
+        assert list(found.records) == ["by draft"]
+        assert found.header.config_hash != header.config_hash and capsys.readouterr().out == ""
+    assert carry(source, NEW, tmp_path / "drafter", {"repair": "rationales,pair,all"}) == (0, 5)

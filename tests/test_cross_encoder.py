@@ -234,6 +234,11 @@ def test_it_judges_the_sentences_of_the_best_passages() -> None:
     assert read.count("Passage:") == 2, "one sentence fits"
 
 
+def quoting(prompt: str) -> tuple[str, str]:
+    """Draft that something is false, with a sentence of the passage as rationale."""
+    return re.findall(r"Fact number \d is here\.", prompt)[0], "false"
+
+
 def test_two_models_that_find_nothing_end_the_search() -> None:
     reading = {"repair": "pair,all", "repair_below": 1.0, "grounded": False, "rerank": True}
     told: list[str] = []
@@ -241,6 +246,7 @@ def test_two_models_that_find_nothing_end_the_search() -> None:
     def steps(said: str, best: float, **settings: object) -> list[str]:
         """Return the steps where the verifier says this and the best logit is that."""
         asked, models = pipeline(Config.from_mapping({**reading, **settings}))
+        models.drafter = FakeEngine(quoting, lambda text: -0.1)
         models.verifier = FakeEngine(lambda prompt: (said,))
         models.reranker.rank = lambda question, texts, cancel=None: Ranking(  # type: ignore[method-assign]
             np.linspace(best, best - 2, len(texts), dtype=np.float32), Usage()
@@ -260,6 +266,9 @@ def test_two_models_that_find_nothing_end_the_search() -> None:
     remembered = {"irrelevant_below": 0.02, "grounded": True}
     assert steps("Montevideo", -5.0, **remembered) == ["pair"]
     assert steps("Montevideo", -3.0, **remembered) == ["pair", "all"]
+    # Rationales are what a drafter chose: that nothing is there takes a passage that was read.
+    first = {"irrelevant_below": 0.02, "repair": "rationales,pair,all"}
+    assert steps("unknown", -5.0, **first) == ["rationales", "pair"]
 
 
 def test_a_claim_of_which_no_passage_speaks_is_not_left_to_a_draft() -> None:
@@ -268,10 +277,7 @@ def test_a_claim_of_which_no_passage_speaks_is_not_left_to_a_draft() -> None:
 
     def decided(best: float, **changes: object) -> str:
         asked, models = pipeline(config.replace(**changes))
-        models.drafter = FakeEngine(
-            lambda prompt: (re.findall(r"Fact number \d is here\.", prompt)[0], "false"),
-            lambda text: -0.1,
-        )
+        models.drafter = FakeEngine(quoting, lambda text: -0.1)
         models.verifier = FakeEngine(lambda prompt: ("false",))
         models.reranker.rank = lambda question, texts, cancel=None: Ranking(  # type: ignore[method-assign]
             np.linspace(best, best - 2, len(texts), dtype=np.float32), Usage()

@@ -10,6 +10,7 @@ from statistics import median
 from stored import RESULTS
 
 from specrag_native.evaluation.comparison import group
+from specrag_native.evaluation.intervals import paired_difference
 from specrag_native.evaluation.records import Record
 from specrag_native.evaluation.results import read_folder
 
@@ -18,6 +19,8 @@ ORDER = (
     *("pubhealth-dev", "arc-challenge-dev"),
 )
 """The sets with the most to read come first."""
+FRESH = ("triviaqa-e5-dev", "nq-e5-dev", "popqa-e5-dev")
+"""Sets by which nothing was ever chosen."""
 _COLOURS = ("#bbbbbb", "#2a6f97")
 
 
@@ -45,19 +48,46 @@ def timed(a: Record, b: Record) -> bool:
     return a.machine == b.machine and "total" in a.timings and "total" in b.timings
 
 
-def besides() -> list[Beside]:
-    """Return Speculative RAG beside standard RAG, for each set of the stored evaluation."""
+def besides(names: Sequence[str] = ORDER, folder: str = "eval") -> list[Beside]:
+    """Return Speculative RAG beside standard RAG, for each set of a stored evaluation."""
     found = {}
-    for g in group(read_folder(RESULTS / "eval")):
+    for g in group(read_folder(RESULTS / folder)):
         entry = g.find("speculative")
         if entry is not None and g.baseline is not None:
             found[g.dataset] = Beside(g.dataset, entry.beside(g.baseline))
-    return [found[name] for name in ORDER if name in found]
+    return [found[name] for name in names if name in found]
+
+
+def fresh_table() -> str:
+    """Return the Markdown of the sets that took no part in any choice, and what they come to."""
+    found = besides(FRESH, "fresh")
+    pairs = [pair for one in found for pair in one.pairs]
+    ours, standard = ([p[i].grade.right for p in pairs] for i in (0, 1))
+    difference = paired_difference(ours, standard)
+    won, lost = (
+        sum(a > b for a, b in zip(*two, strict=True))
+        for two in ((ours, standard), (standard, ours))
+    )
+    low, mean, high = (100 * x for x in (difference.low, difference.mean, difference.high))
+    ratios = [b / a for one in found for a, b in one.timed]
+    return "\n".join(
+        [
+            _table(found),
+            "",
+            f"Together, Speculative RAG is right on {sum(ours):.0f} of {len(pairs)} questions and "
+            f"standard RAG on {sum(standard):.0f}: {won} won, {lost} lost, a difference of "
+            f"{mean:+.1f} points with a 95% interval of {low:+.1f} to {high:+.1f}; standard RAG "
+            f"takes {median(ratios):.2f} times as long (median of the ratios).",
+        ]
+    )
 
 
 def sets_table() -> str:
     """Return the Markdown of seconds and right answers, one line a set."""
-    found = besides()
+    return _table(besides())
+
+
+def _table(found: Sequence[Beside]) -> str:
     lines = [
         "| | questions | standard RAG | Speculative RAG | standard RAG takes |",
         "|---|---|---|---|---|",

@@ -158,10 +158,10 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
             continue
         taken = reading.found and reading.confidence >= config.abstain_below
         out.reading, out.nothing_there = (reading if taken else None), not taken
-        enough = step == "more" or not left or reading.probability >= config.accept_above
+        enough = step == "more" or not left or reading.probability >= _least(step, config)
         if taken and enough:
             break
-        if not reading.found and run.relevance < config.irrelevant_below:
+        if not reading.found and evidence.whole and run.relevance < config.irrelevant_below:
             break  # to read on takes longest where there is nothing to be found
         seen = evidence.whole
         if step == "more":
@@ -230,6 +230,13 @@ def agreeing_rationale(reading: Reading, verdicts: Sequence[Verdict]) -> str:
         if same and read.issuperset(draft.subset.ids):
             return draft.rationale
     return ""
+
+
+def _least(step: RepairStep, config: Config) -> float:
+    """Return the probability that an answer needs when a later step could find a better one."""
+    if step == "rationales" and config.rationales_above is not None:
+        return config.rationales_above
+    return config.accept_above
 
 
 def _read(

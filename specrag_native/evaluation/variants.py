@@ -92,6 +92,7 @@ _OF_REPAIR = (
     "claims_above",
     "questions_above",
     "silent_above",
+    "rationales_above",
     "grounded",
 )
 """Settings that say what repair does, so that without it nothing reads them."""
@@ -100,6 +101,7 @@ _LATER: Mapping[str, object] = {
     "claims_above": None,
     "questions_above": None,
     "silent_above": None,
+    "rationales_above": None,
     "draft_weights": (),
     "draft_form": "rationale-first",
 }
