@@ -12,7 +12,7 @@ from test_pipeline import no, passages_in, yes
 from specrag_native.answering.evidence import best_evidence
 from specrag_native.answering.pipeline import TOO_LONG_TEXT, Pipeline
 from specrag_native.config import Config
-from specrag_native.errors import ContextFullError, QuestionError
+from specrag_native.errors import ConfigError, ContextFullError, QuestionError
 from specrag_native.events import AnswerText, DraftText, Event, Verified
 from specrag_native.prompts import ABSTAIN_TEXT
 from specrag_native.types import Answer, Draft, LogprobSpan, Question, Scores, Subset, Verdict
@@ -339,6 +339,19 @@ def test_accept_above_is_of_the_probability_whatever_the_confidence() -> None:
     sure = {"reading_weights": (9.0, 0.0, 0.0, 0.0, 0.0, 0.0), "accept_above": 0.61}
     answer, _ = ask(FakeEngine(knows(3), yes), verifier, **sure)
     assert steps(answer) == [("subset", "few", False), ("all", "many", True)]
+
+
+def test_rationales_may_have_to_be_surer_than_what_was_read_whole() -> None:
+    drafter, verifier = FakeEngine(knows(3), yes), FakeEngine(lambda p: ("three",), no)  # 0.6065
+    order = {"repair": "rationales,subset,all", "accept_above": 0.6}
+    answer, _ = ask(drafter, verifier, **order)
+    assert steps(answer) == [("rationales", "three", True)]
+    answer, _ = ask(drafter, verifier, **order, rationales_above=0.61)
+    assert steps(answer) == [("rationales", "three", False), ("subset", "three", True)]
+    answer, _ = ask(drafter, verifier, **{**order, "accept_above": 0.61}, rationales_above=0.6)
+    assert steps(answer) == [("rationales", "three", True)]
+    with pytest.raises(ConfigError, match="rationales_above must be between 0 and 1, got 2"):
+        Config(rationales_above=2)
 
 
 def test_a_draft_that_is_good_enough_ends_reading() -> None:
