@@ -62,6 +62,8 @@ def fresh_table() -> str:
     """Return the Markdown of the sets that took no part in any choice, and what they come to."""
     found = besides(FRESH, "fresh")
     pairs = [pair for one in found for pair in one.pairs]
+    if not pairs:
+        return "Not measured yet."
     ours, standard = ([p[i].grade.right for p in pairs] for i in (0, 1))
     difference = paired_difference(ours, standard)
     won, lost = (
