@@ -201,7 +201,7 @@ def reading_rows(runs: Runs) -> Rows:
         drafts = [verdict_of(d).draft for d in record.drafts]
         drafted = [i for i, step in enumerate(record.repairs) if step["step"] == "draft"]
         for i, step in enumerate(record.repairs):
-            if _was_found(step):
+            if was_found(step):
                 known = [] if drafted and i < drafted[0] else drafts
                 found = reading_features(
                     step["answer"], step["probability"], known, whole=step["whole"]
@@ -211,7 +211,7 @@ def reading_rows(runs: Runs) -> Rows:
     return rows
 
 
-def _was_found(step: Mapping[str, Any]) -> bool:
+def was_found(step: Mapping[str, Any]) -> bool:
     """Whether a step read an answer; runs before these were told apart do not say."""
     return bool(step["answer"]) and step["step"] not in DRAFTING and step.get("grounded", False)
 
@@ -237,7 +237,7 @@ def traces_of(
         steps = tuple(
             Step(
                 step["step"],
-                _was_found(step),
+                was_found(step),
                 float(step["right"] > 0),
                 float(step["probability"]),
                 readings.get((*key, i), 0.0),
@@ -384,7 +384,7 @@ def main() -> None:
 def keep(drafter: str, verifier: str, fresh: Mapping[str, Any], *, write: bool) -> None:
     """Print what is known of a pair of models with what is new, and write it when asked to."""
     pair = {"drafter": drafter, "verifier": verifier}
-    found = merged(kept(pair), {**pair, **fresh})
+    found = merged(kept_of(pair), {**pair, **fresh})
     names = {
         "features": FEATURES,
         "reading_features": READING_FEATURES,
@@ -413,7 +413,7 @@ def _pairs() -> list[dict[str, Any]]:
     return list(_stored().get("pairs", []))
 
 
-def kept(pair: Mapping[str, str]) -> dict[str, Any]:
+def kept_of(pair: Mapping[str, str]) -> dict[str, Any]:
     """Return what is kept of a pair of models."""
     return next((p for p in _pairs() if p | pair == p), {})
 

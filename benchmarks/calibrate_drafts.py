@@ -27,10 +27,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from calibrate import LEAST, Key, Rows, Runs, fitted, keep, kept, predict, supported, verdict_of
+from calibrate import (
+    LEAST,
+    Key,
+    Rows,
+    Runs,
+    fitted,
+    keep,
+    kept_of,
+    predict,
+    supported,
+    verdict_of,
+    was_found,
+)
 
-from specrag_native.answering.confidence import DRAFT_FEATURES, draft_features
-from specrag_native.evaluation.records import Record
+from specrag_native.answering.confidence import DRAFT_FEATURES, Weights, draft_features
+from specrag_native.evaluation.records import DraftRecord, Record
 
 CLAIM_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(10, 20))
 """From one half on, since a claim is one of two things."""
@@ -84,13 +96,11 @@ def questions_fit(runs: Runs) -> dict[str, Any]:
     for header, record in runs.drafted():
         if record.task != "qa":
             continue
-        verdicts = [verdict_of(d).draft for d in record.drafts]
         kept = drafts.setdefault((record.dataset, record.id), [])
-        for i, (draft, made) in enumerate(zip(record.drafts, verdicts, strict=True)):
-            if not draft.unknown:
-                key = (record.dataset, record.id, header.config_hash, i)
-                rows.add(key, draft_features(made, verdicts), draft.grade.right > 0)
-                kept.append((key, supported(draft), float(draft.grade.right > 0)))
+        for i, (draft, found) in enumerate(_answered(record)):
+            key = (record.dataset, record.id, header.config_hash, i)
+            rows.add(key, found, draft.grade.right > 0)
+            kept.append((key, supported(draft), float(draft.grade.right > 0)))
     if not rows.folds:
         return {}
     weights, predicted, facts = fitted(rows)
@@ -127,8 +137,8 @@ def rationales_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
         if not record.repairs or _decides(record, settings):
             continue
         first = record.repairs[0]
-        found = first["step"] == "rationales" and first["answer"] and first.get("grounded", False)
-        sure = first["probability"] if found else -1.0
+        told = first["step"] == "rationales" and was_found(first)
+        sure = first["probability"] if told else -1.0
         judged.append((sure, float(first["right"] > 0), standard[question]))
     fit = chosen(judged, RATIONALE_THRESHOLDS, "rationales")
     if not fit:
@@ -144,14 +154,18 @@ def rationales_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _decides(record: Record, settings: Mapping[str, Any]) -> bool:
     """Whether a draft of a stored question would be the answer; one of a claim would have been."""
-    verdicts = [verdict_of(d).draft for d in record.drafts]
-    known = [(d, v) for d, v in zip(record.drafts, verdicts, strict=True) if not d.unknown]
+    weights, least = settings["draft_weights"], settings["questions_above"]
     return record.task == "qa" and any(
-        predict(settings["draft_weights"], np.asarray(draft_features(made, verdicts)))
-        * supported(stored)
-        >= settings["questions_above"]
-        for stored, made in known
+        predict(weights, np.asarray(found)) * supported(draft) >= least
+        for draft, found in _answered(record)
     )
+
+
+def _answered(record: Record) -> list[tuple[DraftRecord, Weights]]:
+    """Return the stored drafts that have an answer, with their features among all."""
+    made = [verdict_of(d).draft for d in record.drafts]
+    both = zip(record.drafts, made, strict=True)
+    return [(stored, draft_features(draft, made)) for stored, draft in both if not stored.unknown]
 
 
 def main() -> None:
@@ -165,7 +179,7 @@ def main() -> None:
     args = parser.parse_args()
     runs = Runs(args.run, args.half, args.drafter, args.verifier, "")
     found = {**questions_fit(runs), **claims_fit(runs)}
-    settings = {**kept({"drafter": args.drafter, "verifier": args.verifier}), **found}
+    settings = {**kept_of({"drafter": args.drafter, "verifier": args.verifier}), **found}
     if {name for name, value in settings.items() if value is not None} >= NEEDED:
         found |= rationales_fit(runs, settings)
     if not found:

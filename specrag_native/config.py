@@ -25,7 +25,11 @@ DraftForm = Literal["rationale-first", "answer-first"]
 
 
 _OPTIONAL = (
-    *("unknown_above", "claims_above", "questions_above", "silent_above", "rationales_above"),
+    "unknown_above",
+    "claims_above",
+    "questions_above",
+    "silent_above",
+    "rationales_above",
 )
 """Thresholds that need not be set."""
 
@@ -205,11 +209,7 @@ class Config:
             "accept_above",
             "irrelevant_below",
             "skip_above",
-            "unknown_above",
-            "claims_above",
-            "questions_above",
-            "silent_above",
-            "rationales_above",
+            *_OPTIONAL,
         ):
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:

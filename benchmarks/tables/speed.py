@@ -151,19 +151,23 @@ def _cells(answered: Answered, factor: str) -> list[str]:
 
 
 def _described(machines: list[Mapping[str, Any]]) -> str:
-    """Return the machine, what was tuned on it, and the code that ran."""
+    """Return the machine, and the code that ran with what was tuned on it."""
     last = machines[-1]
+    commits: dict[str, dict[str, None]] = {}
+    for machine in machines:
+        commits.setdefault(_tuned(machine), {})[machine["commit"]] = None
+    runs = "; ".join(f"{tuned}commit {', '.join(names)}" for tuned, names in commits.items())
+    return f"{last['cpu']}, {last['threads']} threads, {runs}"
+
+
+def _tuned(machine: Mapping[str, Any]) -> str:
+    """Return what `specrag tune` had chosen there; empty where it had not run."""
     chosen = [
         f"{name} {value} for the {role}"
-        for role, settings in last.get("tuned", {}).items()
+        for role, settings in machine.get("tuned", {}).items()
         for name, value in settings.items()
     ]
-    commits = dict.fromkeys(m["commit"] for m in machines)
-    return (
-        f"{last['cpu']}, {last['threads']} threads, "
-        + (f"after `specrag tune` ({', '.join(chosen)}), " if chosen else "")
-        + f"commit {', '.join(commits)}"
-    )
+    return f"after `specrag tune` ({', '.join(chosen)}), " if chosen else ""
 
 
 def _accuracy(found: Mapping[str, Mapping[str, Answered]]) -> str:
