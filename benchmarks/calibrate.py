@@ -58,7 +58,10 @@ LEAST = 10
 """Fewest answers that a threshold may rest on."""
 STRENGTH = 0.1
 """Inverse of the regularisation, on standardised features."""
-RISING = ("log_odds_yes", "answer_logprob", "self_containment", "log_odds", "agreement")
+RISING = (
+    *("log_odds_yes", "answer_logprob", "self_containment", "log_odds", "agreement"),
+    "unrivalled",
+)
 """Features of which more is never a reason to trust an answer less; where the few answers at hand
 say so, that is chance, and such a feature is left out."""
 

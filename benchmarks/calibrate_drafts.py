@@ -14,7 +14,10 @@ chance. ``null`` where there is none.
 What `specrag eval SETS --method speculative --half tune --set repair=rationales,pair
 --set accept_above=1 --set questions_above=1` wrote gives `rationales_above` likewise, the
 probability from which on an answer is taken that the verifier has from the rationales where no
-draft is one; and `repair` begins with `rationales` where there is such a threshold.
+draft is one; and `repair` begins with `rationales` where there is such a threshold. And it gives
+`accept_above`: the verifier reads on behind an answer from two passages where its probability is so
+low that standard RAG, which reads everything, is right on one more of ten of these questions; 0
+where that is so nowhere, since to read everything takes longer than all that came before.
 
     python benchmarks/calibrate_drafts.py RUN --drafter FILE --verifier FILE [--write]
 """
@@ -26,7 +29,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from calibrate import (
     LEAST,
     Key,
@@ -35,20 +37,25 @@ from calibrate import (
     fitted,
     keep,
     kept_of,
-    predict,
     supported,
     verdict_of,
     was_found,
 )
 
-from specrag_native.answering.confidence import DRAFT_FEATURES, Weights, draft_features
+from specrag_native.answering.confidence import DRAFT_FEATURES, draft_features, draft_probability
 from specrag_native.evaluation.records import DraftRecord, Record
+from specrag_native.types import Draft
 
 CLAIM_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(10, 20))
 """From one half on, since a claim is one of two things."""
-QUESTION_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(4, 20))
+QUESTION_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(7, 20))
 RATIONALE_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(16, 20))
-"""Lower ones, which lost nothing on the tune halves either, seemed to on others (docs/speed.md)."""
+"""Lower ones, of these two, lost nothing on the tune halves but seemed to on others
+(docs/speed.md)."""
+
+WORTH = 0.1
+"""Share of questions that must come out right by reading on for that to be worth its time."""
+ACCEPT_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 Judged = tuple[float, float, float]
 """How sure an answer is, how right it is, and how right standard RAG is instead."""
@@ -97,9 +104,9 @@ def questions_fit(runs: Runs) -> dict[str, Any]:
         if record.task != "qa":
             continue
         kept = drafts.setdefault((record.dataset, record.id), [])
-        for i, (draft, found) in enumerate(_answered(record)):
+        for i, (draft, one, made) in enumerate(_answered(record)):
             key = (record.dataset, record.id, header.config_hash, i)
-            rows.add(key, found, draft.grade.right > 0)
+            rows.add(key, draft_features(one, made), draft.grade.right > 0)
             kept.append((key, supported(draft), float(draft.grade.right > 0)))
     if not rows.folds:
         return {}
@@ -152,20 +159,56 @@ def rationales_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def readings_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the probability under which an answer from two passages is worth reading on for.
+
+    Args:
+        runs: those with ``rationales`` as the first step and ``pair`` as another count.
+        settings: those of the pair, by which drafts and rationales are the answer.
+    """
+    standard = runs.standard()
+    told = settings.get("rationales_above")
+    judged: list[Judged] = []
+    for header, record in runs.records():
+        question = (record.dataset, record.id)
+        if not header.config["repair"].startswith("rationales") or question not in standard:
+            continue
+        steps = {s["step"]: s for s in record.repairs if was_found(s)}
+        first, read = steps.get("rationales"), steps.get("pair")
+        sure = told is not None and first is not None and first["probability"] >= told
+        if read is None or sure or _decides(record, settings):
+            continue
+        judged.append((read["probability"], float(read["right"] > 0), standard[question]))
+    if len(judged) < LEAST:
+        return {}
+    least = 0.0
+    for below in ACCEPT_THRESHOLDS:
+        unsure = [j for j in judged if j[0] < below]
+        gained = sum(read - own for _, own, read in unsure)
+        if len(unsure) >= LEAST and gained >= WORTH * len(unsure):
+            least = below
+    facts = {
+        "questions": len(judged),
+        "right": sum(own for _, own, _ in judged),
+        "standard_right": sum(read for _, _, read in judged),
+    }
+    return {"accept_above": least, "unsettled": facts}
+
+
 def _decides(record: Record, settings: Mapping[str, Any]) -> bool:
     """Whether a draft of a stored question would be the answer; one of a claim would have been."""
     weights, least = settings["draft_weights"], settings["questions_above"]
     return record.task == "qa" and any(
-        predict(weights, np.asarray(found)) * supported(draft) >= least
-        for draft, found in _answered(record)
+        draft_probability(one, made, weights) * supported(stored) >= least
+        for stored, one, made in _answered(record)
     )
 
 
-def _answered(record: Record) -> list[tuple[DraftRecord, Weights]]:
-    """Return the stored drafts that have an answer, with their features among all."""
+def _answered(record: Record) -> list[tuple[DraftRecord, Draft, list[Draft]]]:
+    """Return the stored drafts that have an answer, each as it was made, and all that were."""
     made = [verdict_of(d).draft for d in record.drafts]
     both = zip(record.drafts, made, strict=True)
-    return [(stored, draft_features(draft, made)) for stored, draft in both if not stored.unknown]
+    return [(stored, draft, made) for stored, draft in both if not stored.unknown]
 
 
 def main() -> None:
@@ -182,6 +225,7 @@ def main() -> None:
     settings = {**kept_of({"drafter": args.drafter, "verifier": args.verifier}), **found}
     if {name for name, value in settings.items() if value is not None} >= NEEDED:
         found |= rationales_fit(runs, settings)
+        found |= readings_fit(runs, settings | found)
     if not found:
         parser.error(f"{args.run} has too few drafts of {args.drafter} on the {args.half} half")
     keep(args.drafter, args.verifier, found, write=args.write)

@@ -3,11 +3,13 @@ r"""Stored answers that a new drafter, `claims_above` or way of reading cannot c
 Where the verifier settled a question before anything was drafted, its answer, tokens and seconds
 are the same whichever the drafter is; when claims are judged otherwise, what is no claim is not;
 and where a draft was the answer, or all said that there is none, what the verifier would have read
-(`repair`, `reading_weights`) made no difference. Those answers are copied to where a run with
-today's drafter and settings goes on, and every other question is left to it. Other settings and
-models stay those of the stored results, and what they make with today's wording must have the
-identity that is stored. Where a run by default would have other settings still, and so another
-identity, a line says which.
+(`repair`, `reading_weights`) made no difference. A lower `accept_above` changes nothing where the
+verifier passed over none of its own answers, nor other `draft_weights` where it answered and no
+draft is sure enough by them either. Those answers are copied to where a run with today's
+drafter and settings goes on, and every other question is left to it. Other settings and models stay
+those of the stored results, and what they make with today's wording must have the identity that is
+stored. Where a run by default would have other settings still, and so another identity, a line says
+which.
 
     python benchmarks/carry.py benchmarks/results/eval --out build/eval
     specrag eval SET.jsonl.gz --half report --limit 100 --method speculative --out build/eval
@@ -21,7 +23,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from calibrate import supported, verdict_of
+
 from specrag_native.answering.calibration import settings_for
+from specrag_native.answering.confidence import draft_probability
 from specrag_native.answering.repair import DRAFTING
 from specrag_native.config import Config
 from specrag_native.evaluation import machine
@@ -32,6 +37,8 @@ from specrag_native.model_files import catalog
 
 READING = ("repair", "reading_weights")
 """Settings of what the verifier reads, and how far that is trusted."""
+JUDGING = ("draft_weights", "questions_above")
+"""Settings of which drafts about questions are the answer."""
 
 
 def main() -> None:
@@ -93,7 +100,39 @@ def untouched(record: Record, before: Header, after: Header) -> bool:
     read = any(_plain(before.config.get(n)) != _plain(after.config.get(n)) for n in READING)
     if (judged and record.task == "claim") or (read and record.repairs):
         return False
+    lowered = before.config.get("accept_above") != after.config.get("accept_above")
+    if lowered and _passed_over(record, after.config):
+        return False
+    weighed = any(_plain(before.config.get(n)) != _plain(after.config.get(n)) for n in JUDGING)
+    if weighed and record.task == "qa" and not _left_to_the_verifier(record, after.config):
+        return False
     return not record.error
+
+
+def _passed_over(record: Record, config: Mapping[str, Any]) -> bool:
+    """Return whether the verifier read an answer and read on, and `accept_above` had a say."""
+    rationales = () if config.get("rationales_above") is None else ("rationales",)
+    return any(
+        step.get("answer") and step.get("grounded", True)
+        for step in record.repairs[:-1]
+        if step["step"] not in (*DRAFTING, *rationales)
+    )
+
+
+def _left_to_the_verifier(record: Record, config: Mapping[str, Any]) -> bool:
+    """Return whether it answered what no draft may answer by these settings either."""
+    if record.decided_by not in ("repair", "standard"):
+        return False
+    weights, least = config.get("draft_weights", ()), config.get("questions_above")
+    if least is None or not weights:
+        return least is None
+    made = [verdict_of(d).draft for d in record.drafts]
+    sure = (
+        draft_probability(one, made, tuple(weights)) * supported(stored)
+        for stored, one in zip(record.drafts, made, strict=True)
+        if not stored.unknown
+    )
+    return max(sure, default=0.0) < least
 
 
 def _as_today(
@@ -113,7 +152,9 @@ def _as_today(
             f"{source} was answered with other settings or wording than today's "
             f"({header.config_hash}, expected {identity(before, header.models)}): answer it anew"
         )
-    fresh = {name: today[name] for name in READING if name in today}
+    fresh = {name: today[name] for name in (*READING, *JUDGING) if name in today}
+    accepted = today.get("accept_above", before.config.accept_above)
+    fresh["accept_above"] = min(accepted, before.config.accept_above)
     config = before.config.replace(claims_above=today.get("claims_above"), **fresh)
     default = config.replace(**today)
     others = [n for n in today if _plain(getattr(config, n)) != _plain(getattr(default, n))]

@@ -164,8 +164,8 @@ class Config:
     accept_above: float = 0.0
     """Mean probability per token that an answer of the verifier needs when a later step of
     ``repair`` could find a better one; 0: the first answer is taken, as is the first of
-    ``more``. An answer that the verifier is unsure of is worth reading on for; that its
-    calibrated confidence is low may as well mean that no reading finds a right one."""
+    ``more``. Whether an unsure answer is worth reading on for depends on the models, and on which
+    questions the steps before leave to be read: it is measured, and kept with the pair."""
     rationales_above: float | None = None
     """The same for an answer from ``rationales``, which show a sentence or two where a passage says
     more. ``None``: ``accept_above``."""
@@ -242,8 +242,13 @@ class Config:
                 f"repair must be off, or some of {', '.join(get_args(RepairStep))} with commas "
                 f"between and none twice, got {self.repair!r}"
             )
-        for name, n in (("confidence_weights", 7), ("reading_weights", 6), ("draft_weights", 4)):
-            if (got := len(getattr(self, name))) not in (0, n):
+        for name, *allowed in (
+            ("confidence_weights", 7),
+            ("reading_weights", 6),
+            ("draft_weights", 5, 4),
+        ):
+            if (got := len(getattr(self, name))) not in (0, *allowed):
+                n = " or ".join(map(str, allowed))
                 raise ConfigError(f"{name} must be {n} numbers or none, got {got}")
         if not (self.use_draft_score or self.use_self_containment or self.use_self_reflection):
             raise ConfigError("at least one of the three scores must be in use, got none")

@@ -89,8 +89,8 @@ def test_drafts_are_taken_where_they_are_as_good_as_standard_rag(
 ) -> None:
     write_questions(tmp_path, 120, standard)
     found = calibrate(tmp_path, script=DRAFTS)
-    _, known, answer, agreement = found["draft_weights"]
-    assert known >= 0 and answer >= 0 and agreement > 0
+    _, known, answer, agreement, unrivalled = found["draft_weights"]
+    assert known >= 0 and answer >= 0 and agreement > 0 and unrivalled >= 0
     assert found["unverified_drafts"]["answers"] == 240
     if standard == 0.9:  # one in five of the drafts that agree is wrong
         assert found["questions_above"] is None and "questions" not in found
@@ -134,3 +134,36 @@ def test_rationales_are_read_first_where_that_is_as_good_as_standard_rag(
     else:
         assert fit["rationales_above"] is None and fit["repair"] == "short,pair,all"
     assert found["rationales_fit"](runs, settings | {"questions_above": 0.4}) == {}
+
+
+@pytest.mark.parametrize("standard", [0.5, 0.75])
+def test_the_verifier_reads_on_where_reading_everything_finds_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standard: float
+) -> None:
+    """Of 40 questions, half are answered with 0.4 from two passages, and wrongly from there on."""
+
+    def repairs(name: str, right: bool, belief: float) -> list[dict[str, Any]]:
+        i = names(40).index(name)
+        sure = i < 20  # these are right, as standard RAG is on the first of all
+        told = reading("y", False, 0.9 if i >= 36 else 0.5, step="rationales")
+        return [told, reading("y", sure, 0.9 if sure else 0.4, step="pair")]
+
+    write_run(tmp_path, 40, repairs, accept_above=1.0, order="rationales,pair")
+    write_standard(tmp_path, 40, standard)
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    found = runpy.run_path(str(DRAFTS))
+    runs = found["Runs"](tmp_path, "tune", DRAFTER, VERIFIER, "")
+    settings = {
+        "draft_weights": (0.0, 0.0, 0.0, 0.0),  # every draft has half a chance
+        "questions_above": 0.6,
+        "rationales_above": 0.8,
+    }
+    fit = found["readings_fit"](runs, settings)
+    # Standard RAG is right on the same 20, or on ten of the others besides: then one in ten is won
+    # up to 0.95, where it is read on behind the right answers too.
+    facts = {"questions": 36, "right": 20.0, "standard_right": 40.0 * standard}
+    assert fit == {"accept_above": 0.0 if standard == 0.5 else 0.95, "unsettled": facts}
+    assert found["readings_fit"](runs, settings | {"questions_above": 0.4}) == {}
+    # Without a threshold for them no rationales are the answer.
+    every = found["readings_fit"](runs, settings | {"rationales_above": None})
+    assert every["unsettled"]["questions"] == 40

@@ -128,3 +128,20 @@ def test_when_the_verifier_reads_otherwise_what_it_never_read_is_taken_over(
         assert list(found.records) == ["by draft"]
         assert found.header.config_hash != header.config_hash and capsys.readouterr().out == ""
     assert carry(source, NEW, tmp_path / "drafter", {"repair": "rationales,pair,all"}) == (0, 5)
+
+
+def test_when_readings_are_taken_sooner_what_was_read_to_the_end_is_taken_over(
+    carry: Callable[..., tuple[int, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All but the question that failed and the one whose first answer was passed over."""
+    header = headed(Config(repair="pair,draft,all", rerank=True, accept_above=0.6))
+    old: dict[str, Any] = dict(header.models["drafter"])
+    source = stored(tmp_path, header)
+    assert carry(source, old, tmp_path / "out", {"accept_above": 0.0}) == (2, 2)
+    found = read_results(next((tmp_path / "out").iterdir()))
+    assert list(found.records) == ["read", "cut"] and found.header.config["accept_above"] == 0.0
+    assert found.header.config_hash != header.config_hash and capsys.readouterr().out == ""
+    # Rationales have a threshold of their own, which says that they were not sure enough.
+    told = headed(Config(repair="pair,draft,all", accept_above=0.6, rationales_above=0.8))
+    again = stored(tmp_path / "told", told)
+    assert carry(again, old, tmp_path / "too", {"accept_above": 0.0}) == (2, 2)

@@ -141,8 +141,10 @@ def test_drafts_agree_when_they_name_the_same(answers: tuple[str, str], expected
         Draft(a, "", Subset(()), span, span, unknown=a == "unknown", unknown_logprob=-1.0)
         for a in answers
     ]
-    one, known, answer, agreement = draft_features(drafts[0], drafts)
+    one, known, answer, agreement, unrivalled = draft_features(drafts[0], drafts)
     assert (one, answer, agreement) == (1.0, pytest.approx(-0.2), expected)
+    rival = math.exp(-0.2) if answers == ("Bern", "Basel") else 0.0
+    assert unrivalled == pytest.approx(1.0 - rival)
     p = math.exp(-1.0)
     assert known == pytest.approx(math.log((1 - p) / p))
     alike = draft_confidence(drafts[0], drafts, (0.0, 0.0, 0.0, 2.0))

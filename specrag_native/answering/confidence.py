@@ -32,10 +32,12 @@ probability per token; whether a draft gives the same answer; the lowest log-pro
 the drafter would have said "unknown", of any draft; whether all passages were read; whether nothing
 had been drafted by then."""
 
-DRAFT_FEATURES = ("one", "log_odds_known", "answer_logprob", "agreement")
+DRAFT_FEATURES = ("one", "log_odds_known", "answer_logprob", "agreement", "unrivalled")
 """The same for a draft that the verifier did not judge: a constant; the log-odds that the drafter
 would not have said "unknown" here; the log-probability of its answer, all tokens together; whether
-another draft gives the same answer, if that names something: two that say "no" agree by chance."""
+another draft gives the same answer, if that names something: two that say "no" agree by chance; 1
+less the probability of the likeliest draft with another answer. Fewer weights are those of the
+first ones."""
 
 Weights = tuple[float, ...]
 _LIMIT = 6.0
@@ -118,13 +120,18 @@ def draft_features(draft: Draft, drafts: Sequence[Draft]) -> Weights:
     known = [d for d in drafts if not d.unknown and d is not draft]
     named = not is_judgement(draft.answer)
     agrees = named and any(answer_key(d.answer) == answer_key(draft.answer) for d in known)
-    unknown = _unknown_logprob(draft)
+    others = [d for d in known if answer_key(d.answer) != answer_key(draft.answer)]
     return (
         1.0,
-        -_log_odds(math.exp(unknown)),
-        max(-_LIMIT, draft.answer_logprob.logprob_sum),
+        -_log_odds(math.exp(_unknown_logprob(draft))),
+        _answer_logprob(draft),
         float(agrees),
+        1.0 - max((math.exp(min(0.0, _answer_logprob(d))) for d in others), default=0.0),
     )
+
+
+def _answer_logprob(draft: Draft) -> float:
+    return max(-_LIMIT, draft.answer_logprob.logprob_sum)
 
 
 def draft_confidence(draft: Draft, drafts: Sequence[Draft], weights: Weights) -> float:
@@ -133,7 +140,12 @@ def draft_confidence(draft: Draft, drafts: Sequence[Draft], weights: Weights) ->
     The calibrated probability that it is right, times the share of its words that its own passages
     support.
     """
-    return _probability(weights, draft_features(draft, drafts)) * supported(draft)
+    return draft_probability(draft, drafts, weights) * supported(draft)
+
+
+def draft_probability(draft: Draft, drafts: Sequence[Draft], weights: Weights) -> float:
+    """Return the same without regard to what its passages support."""
+    return _probability(weights, draft_features(draft, drafts)[: len(weights)])
 
 
 def logistic(score: float) -> float:
