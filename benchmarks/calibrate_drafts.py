@@ -7,9 +7,9 @@ judged (`answering.confidence.DRAFT_FEATURES`), right or wrong, of every draft w
 confidences below are those of weights fitted on other questions.
 
 `questions_above` and `claims_above` are the lowest confidences from which on the best draft may be
-taken, and standard RAG's answer below, so that no fewer are right than by standard RAG, neither
-with that threshold nor with any higher one: with few questions a single one may come out even by
-chance. ``null`` where there is none.
+taken, and standard RAG's answer below, so that no fewer are right than by standard RAG with that
+threshold, and with none above it two fewer: with few questions a single one may come out even by
+chance, or short. ``null`` where there is none.
 
 What `specrag eval SETS --method speculative --half tune --set repair=rationales,pair
 --set accept_above=1 --set questions_above=1` wrote gives `rationales_above` likewise, the
@@ -48,11 +48,13 @@ from specrag_native.types import Draft
 
 CLAIM_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(10, 20))
 """From one half on, since a claim is one of two things."""
-QUESTION_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(7, 20))
+QUESTION_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(6, 20))
 RATIONALE_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(16, 20))
 """Lower ones, of these two, lost nothing on the tune halves but seemed to on others
 (docs/speed.md)."""
 
+SLACK = 1.0
+"""Questions that may be lost at a higher threshold than the chosen one."""
 WORTH = 0.1
 """Share of questions that must come out right by reading on for that to be worth its time."""
 ACCEPT_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -70,9 +72,9 @@ def chosen(judged: Sequence[Judged], thresholds: Sequence[float], what: str) -> 
     for above in sorted(thresholds, reverse=True):
         taken = sum(sure >= above for sure, _, _ in judged)
         right = sum(own if sure >= above else read for sure, own, read in judged)
-        if right < standard:
+        if right < standard - SLACK:
             break
-        if taken:
+        if taken and right >= standard:
             facts = {"taken": taken, "right": right, "standard_right": standard}
             found = {f"{what}_above": above, what: {"questions": len(judged), **facts}}
     return found

@@ -37,7 +37,7 @@ from specrag_native.model_files import catalog
 
 READING = ("repair", "reading_weights")
 """Settings of what the verifier reads, and how far that is trusted."""
-JUDGING = ("draft_weights", "questions_above")
+JUDGING = ("draft_weights", "questions_above", "linked_above")
 """Settings of which drafts about questions are the answer."""
 
 

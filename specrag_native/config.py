@@ -28,10 +28,24 @@ _OPTIONAL = (
     "unknown_above",
     "claims_above",
     "questions_above",
+    "linked_above",
     "silent_above",
     "rationales_above",
 )
 """Thresholds that need not be set."""
+_WEIGHTS = {"confidence_weights": (7,), "reading_weights": (6,), "draft_weights": (5, 4)}
+"""How many numbers each may have, if any."""
+_SWITCHES = (
+    "rerank",
+    "use_draft_score",
+    "use_self_containment",
+    "use_self_reflection",
+    "grounded",
+)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +132,10 @@ class Config:
     Nothing without ``repair``."""
     questions_above: float | None = None
     """The same for questions that are neither claims nor multiple choice."""
+    linked_above: float | None = None
+    """The same for a draft about a question that is borne out by no other, from a passage that is
+    linked to another drafted one: where one names the title of the other, or the question names
+    both, the answer may take both, and a draft has seen one. ``None``: ``questions_above``."""
 
     silent_above: float | None = None
     """With ``questions_above``: probability of "unknown" from which on, when every draft has it,
@@ -198,7 +216,7 @@ class Config:
             if not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError(f"{name} must be between {low} and {high}, got {value!r}")
         k = self.passages_per_draft
-        if k is not None and not 1 <= k <= self.top:
+        if k is not None and (not isinstance(k, int) or not 1 <= k <= self.top):
             raise ConfigError(
                 f"passages_per_draft must be between 1 and top ({self.top}), got {k}: lower it or "
                 "raise top"
@@ -214,15 +232,16 @@ class Config:
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
                 continue
-            if not 0.0 <= value <= 1.0:
+            if not _is_number(value) or not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} must be between 0 and 1, got {value!r}")
         if self.unknown_above == 0.0:
             raise ConfigError(
                 f"unknown_above must be above 0, got {self.unknown_above!r}: leave it out to let "
                 "the likeliest beginning decide"
             )
-        if not isinstance(self.rerank, bool):
-            raise ConfigError(f"rerank must be true or false, got {self.rerank!r}")
+        for name in _SWITCHES:
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"{name} must be true or false, got {value!r}")
         for name, allowed in (
             ("subsets", get_args(SubsetStrategy)),
             ("conditioning", get_args(Conditioning)),
@@ -242,14 +261,12 @@ class Config:
                 f"repair must be off, or some of {', '.join(get_args(RepairStep))} with commas "
                 f"between and none twice, got {self.repair!r}"
             )
-        for name, *allowed in (
-            ("confidence_weights", 7),
-            ("reading_weights", 6),
-            ("draft_weights", 5, 4),
-        ):
-            if (got := len(getattr(self, name))) not in (0, *allowed):
-                n = " or ".join(map(str, allowed))
-                raise ConfigError(f"{name} must be {n} numbers or none, got {got}")
+        for name, numbers in _WEIGHTS.items():
+            weights, n = getattr(self, name), " or ".join(map(str, numbers))
+            if not isinstance(weights, (list, tuple)) or not all(map(_is_number, weights)):
+                raise ConfigError(f"{name} must be {n} numbers or none, got {weights!r}")
+            if len(weights) not in (0, *numbers):
+                raise ConfigError(f"{name} must be {n} numbers or none, got {len(weights)}")
         if not (self.use_draft_score or self.use_self_containment or self.use_self_reflection):
             raise ConfigError("at least one of the three scores must be in use, got none")
 
@@ -263,14 +280,18 @@ class Config:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Config:
-        """Build a configuration from plain values; an unknown name is refused."""
+        """Build a configuration from plain values; an unknown name is refused.
+
+        ``None`` stands for no weights.
+        """
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ConfigError(
                 f"unknown setting {unknown[0]!r}: expected one of {', '.join(sorted(known))}"
             )
-        return cls(**values)
+        plain = {n: () if n in _WEIGHTS and v is None else v for n, v in values.items()}
+        return cls(**plain)
 
     def replace(self, **changes: Any) -> Config:
         """Return a copy with some settings changed; an unknown name is refused."""

@@ -12,12 +12,12 @@ import pytest
 
 from specrag_native.config import Config
 from specrag_native.evaluation.metrics import Grade
-from specrag_native.evaluation.records import Header, Record
+from specrag_native.evaluation.records import DraftRecord, Header, Record
 from specrag_native.evaluation.results import ResultFile, read_results
 from specrag_native.evaluation.runner import Provenance
 from specrag_native.evaluation.sharing import export
 from specrag_native.evaluation.variants import Variant
-from specrag_native.types import Task, Usage
+from specrag_native.types import DecidedBy, LogprobSpan, Task, Usage
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "carry.py"
 
@@ -28,7 +28,8 @@ NEW = {"file": "new.gguf", "sha256": "cd"}
 
 
 @pytest.fixture
-def carry() -> Callable[..., tuple[int, int]]:
+def carry(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, int]]:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     found: Callable[..., tuple[int, int]] = runpy.run_path(str(SCRIPT))["carry"]
     return found
 
@@ -145,3 +146,45 @@ def test_when_readings_are_taken_sooner_what_was_read_to_the_end_is_taken_over(
     told = headed(Config(repair="pair,draft,all", accept_above=0.6, rationales_above=0.8))
     again = stored(tmp_path / "told", told)
     assert carry(again, old, tmp_path / "too", {"accept_above": 0.0}) == (2, 2)
+
+
+def test_with_other_weights_of_drafts_what_no_draft_answers_either_way_is_taken_over(
+    carry: Callable[..., tuple[int, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = (-1.0, 0.0, 1.0, 2.0)
+    header = headed(Config(repair="pair,all", questions_above=0.4, draft_weights=weights))
+
+    def asked(id: str, by: DecidedBy, task: Task, *logprobs: float) -> Record:
+        """Each draft has another answer, wholly supported, and the given log-probability."""
+        good = Grade(1.0, 1.0, 1.0, 1.0)
+        drafts = [
+            DraftRecord(
+                *(f"answer {i}", "", ("p",), False, False, good),
+                *(LogprobSpan(logprob, 1), LogprobSpan(-1.0, 4)),
+                confidence_alone=2.718281828**logprob,
+                unknown_logprob=-1.0,
+            )
+            for i, logprob in enumerate(logprobs)
+        ]
+        steps = ({"step": "pair", "answer": "x", "grounded": True},) if by == "repair" else ()
+        cost = (*("some-dev", id, "speculative", header.config_hash, task, "x"), good)
+        return Record(*cost, *(0.0, by, 0.5), drafts=tuple(drafts), repairs=steps)
+
+    with ResultFile(tmp_path / "before", header) as file:
+        file.append(asked("unsure", "repair", "qa", -2.0, -3.0))
+        file.append(asked("sure", "repair", "qa", -0.1))
+        file.append(asked("by draft", "speculative", "qa", -2.0, -3.0))
+        file.append(asked("nothing", "abstain", "qa"))
+        file.append(asked("claim", "speculative", "claim", -0.1))
+    source = tmp_path / "stored" / (file.path.name + ".gz")
+    export(file.path, source)
+    old: dict[str, Any] = dict(header.models["drafter"])
+    # An answer that has no rival is twice as likely as not.
+    today = {"draft_weights": (-1.0, 0.0, 1.0, 2.0, 1.8), "questions_above": 0.4}
+    assert carry(source, old, tmp_path / "out", today) == (2, 3)
+    found = read_results(next((tmp_path / "out").iterdir()))
+    assert list(found.records) == ["unsure", "claim"] and capsys.readouterr().out == ""
+    assert found.header.config_hash != header.config_hash
+    assert carry(source, old, tmp_path / "all", {"questions_above": 0.4}) == (5, 0)
+    every = {**today, "questions_above": None}  # the verifier reads whatever drafts say
+    assert carry(source, old, tmp_path / "none", every) == (3, 2)

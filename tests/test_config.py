@@ -29,12 +29,31 @@ from specrag_native.errors import ConfigError
         ("unknown_above", 1.5),
         ("n_written", 0),
         ("reflection", 3),
+        ("passages_per_draft", "two"),
+        ("accept_above", "high"),
+        ("questions_above", True),
+        ("use_draft_score", 1),
+        ("grounded", "maybe"),
+        ("draft_weights", 5),
+        ("draft_weights", "0.1,0.2"),
+        ("reading_weights", ("a",)),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused_by_name(setting: str, value: object) -> None:
     with pytest.raises(ConfigError, match=setting) as caught:
         Config.from_mapping({setting: value})
     assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(("n", "fits"), [(0, True), (3, False), (4, True), (5, True), (6, False)])
+def test_weights_are_as_many_as_there_are_features_or_none(n: int, fits: bool) -> None:
+    weights = tuple(float(i) for i in range(n))
+    if fits:
+        assert Config.from_mapping({"draft_weights": weights}).draft_weights == weights
+    else:
+        with pytest.raises(ConfigError, match=f"draft_weights must be 5 or 4 .* got {n}"):
+            Config.from_mapping({"draft_weights": weights})
+    assert Config().replace(draft_weights=None, reading_weights=None) == Config()
 
 
 def test_an_unknown_setting_is_refused() -> None:

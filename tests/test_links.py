@@ -269,3 +269,37 @@ def test_few_are_drafted_first_and_the_others_only_when_no_answer_was_found() ->
     retrieved = {**few, "draft_order": "retrieved"}
     _, prompts = ask(none, "Tomas Reed", **retrieved)
     assert read(prompts[0])[0] == FERRY
+
+
+@pytest.mark.parametrize(
+    ("answers", "above", "n_drafts", "by"),
+    [
+        ({TOWN: "a town"}, 1.0, 4, "speculative"),  # nothing is linked to it
+        ({FERRY: "Tomas Reed"}, 1.0, 4, "repair"),  # the author is, and says nothing
+        ({FERRY: "Tomas Reed"}, 0.7, 4, "speculative"),  # sure enough for such a draft, too
+        ({FERRY: "Tomas Reed"}, None, 4, "speculative"),
+        ({FERRY: "Tomas Reed", TOWN: "Tomas Reed"}, 1.0, 4, "speculative"),  # another bears it out
+        ({FERRY: "Tomas Reed", BOOK: "Ada Brook"}, 1.0, 4, "repair"),
+        ({FERRY: "no", AUTHOR: "no"}, 1.0, 4, "repair"),  # two say so by chance
+        ({FERRY: "Tomas Reed"}, 1.0, 2, "speculative"),  # what is linked was not drafted
+    ],
+)
+def test_a_draft_of_one_passage_is_not_the_answer_where_it_may_take_two(
+    answers: dict[int, str], above: float | None, n_drafts: int, by: str
+) -> None:
+    def write(prompt: str) -> tuple[str, str]:
+        said = next((a for i, a in answers.items() if TEXTS[i][1] in prompt), "unknown")
+        return said, next(text for _, text in TEXTS if text in prompt)
+
+    config = Config.from_mapping(
+        {
+            **{"n_drafts": n_drafts, "passages_per_draft": 1, "draft_form": "answer-first"},
+            **{"questions_above": 0.5, "linked_above": above, "verify": "auto", "grounded": False},
+            # Nine in ten, whatever the drafter says, if its passages bear it out.
+            **{"draft_weights": (math.log(9), 0.0, 0.0, 0.0, 0.0), "repair": "all"},
+        }
+    )
+    models = FakeModels(FakeEngine(write), FakeEngine(lambda p: ("read",)))
+    answer = Pipeline(models, config=config).answer(QUESTION, hits=story())
+    assert answer.decided_by == by
+    assert answer.answer == ("read" if by == "repair" else next(iter(answers.values())))

@@ -117,17 +117,26 @@ def _probability(weights: Weights, found: Weights) -> float:
 
 def draft_features(draft: Draft, drafts: Sequence[Draft]) -> Weights:
     """Return the features of a draft that the verifier did not judge, among all drafts."""
-    known = [d for d in drafts if not d.unknown and d is not draft]
-    named = not is_judgement(draft.answer)
-    agrees = named and any(answer_key(d.answer) == answer_key(draft.answer) for d in known)
-    others = [d for d in known if answer_key(d.answer) != answer_key(draft.answer)]
+    others = [
+        d for d in drafts if not d.unknown and answer_key(d.answer) != answer_key(draft.answer)
+    ]
     return (
         1.0,
         -_log_odds(math.exp(_unknown_logprob(draft))),
         _answer_logprob(draft),
-        float(agrees),
+        float(borne_out(draft, drafts)),
         1.0 - max((math.exp(min(0.0, _answer_logprob(d))) for d in others), default=0.0),
     )
+
+
+def borne_out(draft: Draft, drafts: Sequence[Draft]) -> bool:
+    """Return whether another draft gives the same answer, and one that names something."""
+    same = (
+        answer_key(d.answer) == answer_key(draft.answer)
+        for d in drafts
+        if not d.unknown and d is not draft
+    )
+    return not is_judgement(draft.answer) and any(same)
 
 
 def _answer_logprob(draft: Draft) -> float:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from specrag_native.answering.budget import tokens_in
-from specrag_native.answering.confidence import ceiling, confidence, draft_confidence
+from specrag_native.answering.confidence import borne_out, ceiling, confidence, draft_confidence
 from specrag_native.answering.drafter import Drafter
 from specrag_native.answering.evidence import undrafted
 from specrag_native.answering.links import asked_first
@@ -62,7 +62,19 @@ class Rounds:
             least = self._config.repair_below
         elif self._run.relevance < (self._config.irrelevant_below if self._asks else RELEVANT):
             return False
+        elif self._config.linked_above is not None and self._may_take_two():
+            least = self._config.linked_above
         return self.winner is not None and self.trust >= least
+
+    def _may_take_two(self) -> bool:
+        """Whether no draft bears the best one out, and another passage is linked to its own."""
+        if self.winner is None or not self._asks:
+            return False
+        if borne_out(self.winner.draft, self._drafts):
+            return False
+        own = set(self.winner.draft.subset.ids)
+        friends = frozenset().union(*(self._run.links.linked[i] for i in own)) - own
+        return any(i in friends for d in self._drafts for i in d.subset.ids)
 
     @property
     def silent(self) -> bool:

@@ -91,6 +91,7 @@ _OF_REPAIR = (
     "irrelevant_below",
     "claims_above",
     "questions_above",
+    "linked_above",
     "silent_above",
     "rationales_above",
     "grounded",
@@ -100,6 +101,7 @@ _OF_REPAIR = (
 _LATER: Mapping[str, object] = {
     "claims_above": None,
     "questions_above": None,
+    "linked_above": None,
     "silent_above": None,
     "rationales_above": None,
     "draft_weights": (),
