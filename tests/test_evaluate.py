@@ -106,7 +106,7 @@ def test_questions_seen_before_the_settings_were_chosen_are_told_from_the_others
 ) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     after: Callable[[list[ResultSet], dict[str, int]], list[ResultSet]] = runpy.run_path(
-        str(SCRIPT.parent / "tables" / "overall.py")
+        str(SCRIPT.parent / "tables" / "unseen.py")
     )["after"]
 
     def results(dataset: str, method: str, ids: str) -> ResultSet:

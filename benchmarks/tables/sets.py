@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from stored import RESULTS
+from tables.unseen import SEEN, after
 
 from specrag_native.evaluation.comparison import group
 from specrag_native.evaluation.intervals import paired_difference
@@ -19,8 +20,8 @@ ORDER = (
     *("pubhealth-dev", "arc-challenge-dev"),
 )
 """The sets with the most to read come first."""
-FRESH = ("triviaqa-e5-dev", "nq-e5-dev", "popqa-e5-dev")
-"""Sets by which nothing was ever chosen."""
+FRESH = ("triviaqa-e5-dev", "nq-e5-dev", "popqa-e5-dev", "2wikimultihopqa-dev")
+"""Sets of which no single answer was looked at."""
 _COLOURS = ("#bbbbbb", "#2a6f97")
 
 
@@ -48,10 +49,15 @@ def timed(a: Record, b: Record) -> bool:
     return a.machine == b.machine and "total" in a.timings and "total" in b.timings
 
 
-def besides(names: Sequence[str] = ORDER, folder: str = "eval") -> list[Beside]:
-    """Return Speculative RAG beside standard RAG, for each set of a stored evaluation."""
+def besides(
+    names: Sequence[str] = ORDER, folder: str = "eval", seen: Mapping[str, int] | None = None
+) -> list[Beside]:
+    """Return Speculative RAG beside standard RAG, for each set of a stored evaluation.
+
+    Without the first questions of a set that were ``seen``.
+    """
     found = {}
-    for g in group(read_folder(RESULTS / folder)):
+    for g in group(after(read_folder(RESULTS / folder), seen or {})):
         entry = g.find("speculative")
         if entry is not None and g.baseline is not None:
             found[g.dataset] = Beside(g.dataset, entry.beside(g.baseline))
@@ -59,11 +65,21 @@ def besides(names: Sequence[str] = ORDER, folder: str = "eval") -> list[Beside]:
 
 
 def fresh_table() -> str:
-    """Return the Markdown of the sets that took no part in any choice, and what they come to."""
+    """Return the Markdown of sets of which no answer was looked at, and what they come to."""
     found = besides(FRESH, "fresh")
-    pairs = [pair for one in found for pair in one.pairs]
-    if not pairs:
+    if not found:
         return "Not measured yet."
+    lines = [_table(found), "", f"Together, {_said(found)}."]
+    if later := besides(FRESH, "fresh", SEEN):
+        counts = ", ".join(f"{len(b.pairs)} of {b.dataset.removesuffix('-dev')}" for b in later)
+        lines += ["", f"Of these, those answered after the settings were chosen ({counts}): "]
+        lines[-1] += f"{_said(later)}."
+    return "\n".join(lines)
+
+
+def _said(found: Sequence[Beside]) -> str:
+    """Return what some sets come to together, as a clause."""
+    pairs = [pair for one in found for pair in one.pairs]
     ours, standard = ([p[i].grade.right for p in pairs] for i in (0, 1))
     difference = paired_difference(ours, standard)
     won, lost = (
@@ -71,16 +87,14 @@ def fresh_table() -> str:
         for two in ((ours, standard), (standard, ours))
     )
     low, mean, high = (100 * x for x in (difference.low, difference.mean, difference.high))
-    ratios = [b / a for one in found for a, b in one.timed]
-    return "\n".join(
-        [
-            _table(found),
-            "",
-            f"Together, Speculative RAG is right on {sum(ours):.0f} of {len(pairs)} questions and "
-            f"standard RAG on {sum(standard):.0f}: {won} won, {lost} lost, a difference of "
-            f"{mean:+.1f} points with a 95% interval of {low:+.1f} to {high:+.1f}; standard RAG "
-            f"takes {median(ratios):.2f} times as long (median of the ratios).",
-        ]
+    clocked = [pair for one in found for pair in one.timed]
+    every = sum(b for _, b in clocked) / sum(a for a, _ in clocked)
+    return (
+        f"Speculative RAG is right on {sum(ours):.0f} of {len(pairs)} questions and standard RAG "
+        f"on {sum(standard):.0f}: {won} won, {lost} lost, a difference of {mean:+.1f} points with "
+        f"a 95% interval of {low:+.1f} to {high:+.1f}; standard RAG takes "
+        f"{median(b / a for a, b in clocked):.2f} times as long (median of the ratios; "
+        f"{every:.2f} times all seconds together)"
     )
 
 

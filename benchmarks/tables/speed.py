@@ -27,6 +27,7 @@ NAIVE = {
     "cold": METHODS["cold"],
     "llama-cpp-speculative": "Speculative RAG, llama_cpp.Llama, one draft after another",
     "llama-cpp-speculative-untuned": "the same, with the drafter's base, not trained to draft",
+    "paper": "the same with our drafter, on our engine",
 }
 """Against what a user would write after the paper."""
 _STAGES = ("draft", "verify", "repair")
