@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import median
 
 from stored import RESULTS
-from tables.unseen import SEEN, after
 
 from specrag_native.evaluation.comparison import group
 from specrag_native.evaluation.intervals import paired_difference
 from specrag_native.evaluation.records import Record
 from specrag_native.evaluation.results import read_folder
+from tables.unseen import SEEN, after
 
 ORDER = (
     *("hotpotqa-dev", "musique-dev", "nq-dpr-dev", "triviaqa-dpr-dev", "popqa-active-dev"),

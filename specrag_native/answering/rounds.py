@@ -229,7 +229,7 @@ class Rounds:
             return False
         if drafts_decide(self._run, config) is not None:
             name = "claims_above" if self._run.question.task == "claim" else "questions_above"
-            self._skip(f"verification: drafts are the answer, or passages are read ({name})")
+            self._skip(f"verification: a draft is the answer, or the verifier reads ({name})")
             return True
         if config.repair_below >= 1.0:
             self._skip("verification: no draft is taken as it stands (repair_below 1)")
