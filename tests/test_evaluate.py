@@ -143,7 +143,7 @@ def test_questions_seen_before_the_settings_were_chosen_are_told_from_the_others
         ({"probability": 0.69, "whole": False}, 0.7, (1.0, 2.0 + 9.0, True)),
         ({"probability": 0.1, "whole": True}, 0.7, (0.0, 2.0, True)),  # there is no more to read
         (None, 0.7, (0.0, 2.0, False)),  # every draft was sure that nothing is there
-        ({"probability": 0.1, "whole": False}, 0.6, (0.0, 2.0, False)),  # as it was measured
+        ({"probability": 0.1, "whole": False}, 0.0, (0.0, 2.0, False)),  # as it was measured
     ],
 )
 def test_an_answer_below_what_is_asked_for_is_replayed_as_standard_rag(
