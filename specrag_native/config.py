@@ -290,8 +290,8 @@ class Config:
             raise ConfigError(
                 f"unknown setting {unknown[0]!r}: expected one of {', '.join(sorted(known))}"
             )
-        plain = {n: () if n in _WEIGHTS and v is None else v for n, v in values.items()}
-        return cls(**plain)
+        none: dict[str, Any] = {n: () for n in _WEIGHTS if n in values and values[n] is None}
+        return cls(**{**values, **none})
 
     def replace(self, **changes: Any) -> Config:
         """Return a copy with some settings changed; an unknown name is refused."""
