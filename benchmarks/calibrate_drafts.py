@@ -25,7 +25,7 @@ where that is so nowhere, since to read everything takes longer than all that ca
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,18 +137,12 @@ def rationales_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
         runs: those with ``rationales`` as the first step count.
         settings: those of the pair, by which drafts are the answer.
     """
-    standard = runs.standard()
     judged: list[Judged] = []
-    for header, record in runs.records():
-        question = (record.dataset, record.id)
-        if not header.config["repair"].startswith("rationales") or question not in standard:
-            continue
-        if not record.repairs or _decides(record, settings):
-            continue
+    for record, standard in _left_to_the_verifier(runs, settings):
         first = record.repairs[0]
         told = first["step"] == "rationales" and was_found(first)
         sure = first["probability"] if told else -1.0
-        judged.append((sure, float(first["right"] > 0), standard[question]))
+        judged.append((sure, float(first["right"] > 0), standard))
     fit = chosen(judged, RATIONALE_THRESHOLDS, "rationales")
     if not fit:
         return {}
@@ -168,19 +162,14 @@ def readings_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
         runs: those with ``rationales`` as the first step and ``pair`` as another count.
         settings: those of the pair, by which drafts and rationales are the answer.
     """
-    standard = runs.standard()
     told = settings.get("rationales_above")
     judged: list[Judged] = []
-    for header, record in runs.records():
-        question = (record.dataset, record.id)
-        if not header.config["repair"].startswith("rationales") or question not in standard:
-            continue
+    for record, standard in _left_to_the_verifier(runs, settings):
         steps = {s["step"]: s for s in record.repairs if was_found(s)}
         first, read = steps.get("rationales"), steps.get("pair")
         sure = told is not None and first is not None and first["probability"] >= told
-        if read is None or sure or _decides(record, settings):
-            continue
-        judged.append((read["probability"], float(read["right"] > 0), standard[question]))
+        if read is not None and not sure:
+            judged.append((read["probability"], float(read["right"] > 0), standard))
     if len(judged) < LEAST:
         return {}
     least = 0.0
@@ -195,6 +184,22 @@ def readings_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
         "standard_right": sum(read for _, _, read in judged),
     }
     return {"accept_above": least, "unsettled": facts}
+
+
+def _left_to_the_verifier(
+    runs: Runs, settings: Mapping[str, Any]
+) -> Iterator[tuple[Record, float]]:
+    """Yield what no draft answers of the runs that begin with ``rationales``.
+
+    With how right standard RAG is, which must have answered it too.
+    """
+    standard = runs.standard()
+    for header, record in runs.records():
+        question = (record.dataset, record.id)
+        if not header.config["repair"].startswith("rationales") or question not in standard:
+            continue
+        if record.repairs and not _decides(record, settings):
+            yield record, standard[question]
 
 
 def _decides(record: Record, settings: Mapping[str, Any]) -> bool:

@@ -101,6 +101,17 @@ def test_drafts_are_taken_where_they_are_as_good_as_standard_rag(
     assert 0.1 < found["questions_above"] < 0.6
 
 
+def after_rationales(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, repairs: Any, standard: float
+) -> tuple[dict[str, Any], Any]:
+    """Return what the script defines, and runs of 40 questions that begin with rationales."""
+    write_run(folder, 40, repairs, accept_above=1.0, order="rationales,pair")
+    write_standard(folder, 40, standard)
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    found = runpy.run_path(str(DRAFTS))
+    return found, found["Runs"](folder, "tune", DRAFTER, VERIFIER, "")
+
+
 @pytest.mark.parametrize("better", [True, False])
 def test_rationales_are_read_first_where_that_is_as_good_as_standard_rag(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: bool
@@ -113,11 +124,7 @@ def test_rationales_are_read_first_where_that_is_as_good_as_standard_rag(
             return [reading("y", False, 0.8, step="rationales")]
         return [reading("y", better or i % 2 == 0, 0.9, step="rationales")]
 
-    write_run(tmp_path, 40, repairs, accept_above=1.0, order="rationales,pair")
-    write_standard(tmp_path, 40, 0.9)
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    found = runpy.run_path(str(DRAFTS))
-    runs = found["Runs"](tmp_path, "tune", DRAFTER, VERIFIER, "")
+    found, runs = after_rationales(tmp_path, monkeypatch, repairs, 0.9)
     settings = {
         "draft_weights": (0.0, 0.0, 0.0, 0.0),  # every draft has half a chance
         "questions_above": 0.6,
@@ -148,11 +155,7 @@ def test_the_verifier_reads_on_where_reading_everything_finds_more(
         told = reading("y", False, 0.9 if i >= 36 else 0.5, step="rationales")
         return [told, reading("y", sure, 0.9 if sure else 0.4, step="pair")]
 
-    write_run(tmp_path, 40, repairs, accept_above=1.0, order="rationales,pair")
-    write_standard(tmp_path, 40, standard)
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    found = runpy.run_path(str(DRAFTS))
-    runs = found["Runs"](tmp_path, "tune", DRAFTER, VERIFIER, "")
+    found, runs = after_rationales(tmp_path, monkeypatch, repairs, standard)
     settings = {
         "draft_weights": (0.0, 0.0, 0.0, 0.0),  # every draft has half a chance
         "questions_above": 0.6,

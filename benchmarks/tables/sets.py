@@ -21,7 +21,7 @@ ORDER = (
 )
 """The sets with the most to read come first."""
 FRESH = ("triviaqa-e5-dev", "nq-e5-dev", "popqa-e5-dev", "2wikimultihopqa-dev")
-"""Sets of which no single answer was looked at."""
+"""Sets that nothing was fitted to."""
 _COLOURS = ("#bbbbbb", "#2a6f97")
 
 
@@ -65,7 +65,7 @@ def besides(
 
 
 def fresh_table() -> str:
-    """Return the Markdown of sets of which no answer was looked at, and what they come to."""
+    """Return the Markdown of the sets that nothing was fitted to, and what they come to."""
     found = besides(FRESH, "fresh")
     if not found:
         return "Not measured yet."
