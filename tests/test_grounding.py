@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specrag_native.answering.grounding import stands_in
+from specrag_native.answering.grounding import echoes, stands_in
 from specrag_native.types import Passage, Question
 
 PASSAGE = Passage(
@@ -126,6 +126,23 @@ def test_a_judgement_need_not_stand_anywhere(answer: str) -> None:
     assert stands_in(answer, Question("Was it?"), [])
     assert stands_in("true", Question("Towers fly.", "claim"), [])
     assert stands_in("B", Question("Which?", "choice", {"A": "x", "B": "y"}), [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "only"),
+    [
+        ("when the lease ends", "When does the lease end?", True),
+        ("The Ferry", "Which is older, the ferry or the bridge?", True),
+        ("2 towers", "Who built the two towers?", True),
+        ("at noon", "When does the lease end?", False),
+        ("the old ferry", "Which is older, the ferry or the bridge?", False),
+        ("no", "Is the ferry older?", False),
+    ],
+)
+def test_an_answer_echoes_when_all_its_words_are_the_questions(
+    answer: str, question: str, only: bool
+) -> None:
+    assert echoes(answer, Question(question)) is only
 
 
 @given(st.text(max_size=80), st.data())

@@ -282,9 +282,12 @@ def test_few_are_drafted_first_and_the_others_only_when_no_answer_was_found() ->
         ({FERRY: "Tomas Reed", BOOK: "Ada Brook"}, 1.0, 4, "repair"),
         ({FERRY: "no", AUTHOR: "no"}, 1.0, 4, "repair"),  # two say so by chance
         ({FERRY: "Tomas Reed"}, 1.0, 2, "speculative"),  # what is linked was not drafted
+        # Of what the question holds already, however sure or borne out.
+        ({FERRY: "the ferry"}, None, 4, "repair"),
+        ({FERRY: "The Lantern", TOWN: "The Lantern"}, None, 4, "repair"),
     ],
 )
-def test_a_draft_of_one_passage_is_not_the_answer_where_it_may_take_two(
+def test_a_draft_is_not_the_answer_where_it_may_take_two_passages_or_echoes_the_question(
     answers: dict[int, str], above: float | None, n_drafts: int, by: str
 ) -> None:
     def write(prompt: str) -> tuple[str, str]:

@@ -63,6 +63,12 @@ def is_judgement(answer: str) -> bool:
     return _words(answer) <= _JUDGEMENTS
 
 
+def echoes(answer: str, question: Question) -> bool:
+    """Return whether an answer names only what the question does; one that judges names nothing."""
+    own = _words(_plain(answer))
+    return bool(own) and own <= _words(_plain(question.text))
+
+
 def _plain(text: str) -> str:
     """Return a text in lower case without accents, with numbers as figures."""
     letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))

@@ -12,6 +12,7 @@ from specrag_native.answering.budget import tokens_in
 from specrag_native.answering.confidence import borne_out, ceiling, confidence, draft_confidence
 from specrag_native.answering.drafter import Drafter
 from specrag_native.answering.evidence import undrafted
+from specrag_native.answering.grounding import echoes
 from specrag_native.answering.links import asked_first
 from specrag_native.answering.run import Models, Run
 from specrag_native.answering.subsets import draw_subsets
@@ -62,9 +63,21 @@ class Rounds:
             least = self._config.repair_below
         elif self._run.relevance < (self._config.irrelevant_below if self._asks else RELEVANT):
             return False
+        elif self._echoes():
+            return False
         elif self._config.linked_above is not None and self._may_take_two():
             least = self._config.linked_above
         return self.winner is not None and self.trust >= least
+
+    def _echoes(self) -> bool:
+        """Whether the best draft only repeats the question.
+
+        It says nothing then, or it chose between two things that the question names, of which its
+        passage often holds but one.
+        """
+        if self.winner is None or not self._asks:
+            return False
+        return echoes(self.winner.draft.answer, self._run.question)
 
     def _may_take_two(self) -> bool:
         """Whether no draft bears the best one out, and another passage is linked to its own."""
