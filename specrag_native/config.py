@@ -135,7 +135,8 @@ class Config:
     linked_above: float | None = None
     """The same for a draft about a question that is borne out by no other, from a passage that is
     linked to another drafted one: where one names the title of the other, or the question names
-    both, the answer may take both, and a draft has seen one. ``None``: ``questions_above``."""
+    both, the answer may take both, and a draft has seen one; one that only judges ("no") is then
+    left to the verifier, however sure. ``None``: ``questions_above``."""
 
     silent_above: float | None = None
     """With ``questions_above``: probability of "unknown" from which on, when every draft has it,

@@ -281,6 +281,8 @@ def test_few_are_drafted_first_and_the_others_only_when_no_answer_was_found() ->
         ({FERRY: "Tomas Reed", TOWN: "Tomas Reed"}, 1.0, 4, "speculative"),  # another bears it out
         ({FERRY: "Tomas Reed", BOOK: "Ada Brook"}, 1.0, 4, "repair"),
         ({FERRY: "no", AUTHOR: "no"}, 1.0, 4, "repair"),  # two say so by chance
+        ({FERRY: "no"}, 0.7, 4, "repair"),  # on two things, of which it has seen one
+        ({TOWN: "no"}, 0.7, 4, "speculative"),
         ({FERRY: "Tomas Reed"}, 1.0, 2, "speculative"),  # what is linked was not drafted
         # Of what the question holds already, however sure or borne out.
         ({FERRY: "the ferry"}, None, 4, "repair"),

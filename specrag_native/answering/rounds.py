@@ -12,7 +12,7 @@ from specrag_native.answering.budget import tokens_in
 from specrag_native.answering.confidence import borne_out, ceiling, confidence, draft_confidence
 from specrag_native.answering.drafter import Drafter
 from specrag_native.answering.evidence import undrafted
-from specrag_native.answering.grounding import echoes
+from specrag_native.answering.grounding import echoes, is_judgement
 from specrag_native.answering.links import asked_first
 from specrag_native.answering.run import Models, Run
 from specrag_native.answering.subsets import draw_subsets
@@ -57,33 +57,30 @@ class Rounds:
 
     @property
     def confident(self) -> bool:
-        """Whether the best draft is good enough to be the answer as it stands."""
-        least = drafts_decide(self._run, self._config)
-        if least is None:
-            least = self._config.repair_below
-        elif self._run.relevance < (self._config.irrelevant_below if self._asks else RELEVANT):
-            return False
-        elif self._echoes():
-            return False
-        elif self._config.linked_above is not None and self._may_take_two():
-            least = self._config.linked_above
-        return self.winner is not None and self.trust >= least
+        """Whether the best draft is good enough to be the answer as it stands.
 
-    def _echoes(self) -> bool:
-        """Whether the best draft only repeats the question.
-
-        It says nothing then, or it chose between two things that the question names, of which its
-        passage often holds but one.
+        One that only repeats the question is not: it says nothing, or chose between two things
+        that the question names, of which its passage often holds but one.
         """
-        if self.winner is None or not self._asks:
+        if self.winner is None:
             return False
-        return echoes(self.winner.draft.answer, self._run.question)
+        config, answer = self._config, self.winner.draft.answer
+        least = drafts_decide(self._run, config)
+        if least is None:
+            return self.trust >= config.repair_below
+        if self._run.relevance < (config.irrelevant_below if self._asks else RELEVANT):
+            return False
+        if self._asks and echoes(answer, self._run.question):
+            return False
+        if self._asks and config.linked_above is not None and self._may_take_two():
+            if is_judgement(answer):
+                return False
+            least = config.linked_above
+        return self.trust >= least
 
     def _may_take_two(self) -> bool:
         """Whether no draft bears the best one out, and another passage is linked to its own."""
-        if self.winner is None or not self._asks:
-            return False
-        if borne_out(self.winner.draft, self._drafts):
+        if self.winner is None or borne_out(self.winner.draft, self._drafts):
             return False
         own = set(self.winner.draft.subset.ids)
         friends = frozenset().union(*(self._run.links.linked[i] for i in own)) - own
