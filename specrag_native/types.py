@@ -28,6 +28,7 @@ RepairStep = Literal[
     "rationales",
     "short",
     "subset",
+    "compared",
     "named",
     "pair",
     "linked",
