@@ -146,9 +146,8 @@ def rationales_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
     fit = chosen(judged, RATIONALE_THRESHOLDS, "rationales")
     if not fit:
         return {}
+    first_of_all = [] if fit["rationales_above"] is None else ["rationales"]
     others = [s for s in settings["repair"].split(",") if s != "rationales"]
-    first_of_all = [others.pop(0)] if others[0] == "compared" else []  # before any draft
-    first_of_all += [] if fit["rationales_above"] is None else ["rationales"]
     return {
         **fit,
         "repair": ",".join([*first_of_all, *others]),

@@ -164,8 +164,7 @@ class Config:
     read so far, the drafter drafts over other subsets, so many that no passage is left out, and all
     drafts are judged again. ``rationales``: the verifier answers from the rationales of the drafts
     alone. ``short``: it reads all passages where they are short together, no more than some 200
-    words. ``compared``: where a question (no claim or choice) names two passages by their titles,
-    one of them the best hit, it reads these, as the first step before anything is drafted.
+    words.
     ``subset``: it reads the passages of the most promising draft and, without ``unknown_above``,
     the best hit. ``named``: it reads the two most promising passages that the question names by
     their titles, or, where it does not name two, what ``subset`` reads. ``pair``: likewise,

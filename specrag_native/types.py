@@ -28,7 +28,6 @@ RepairStep = Literal[
     "rationales",
     "short",
     "subset",
-    "compared",
     "named",
     "pair",
     "linked",

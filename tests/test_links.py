@@ -16,7 +16,7 @@ from specrag_native.answering import evidence
 from specrag_native.answering.links import asked_first, links_of
 from specrag_native.answering.pipeline import Pipeline
 from specrag_native.config import Config
-from specrag_native.types import Answer, Hit, Passage, Question
+from specrag_native.types import Answer, Hit, Passage
 from tests.fakes import FakeEngine, FakeModels, hits, passage
 
 QUESTION = "Who built the ferry that the author of The Lantern took?"
@@ -158,38 +158,6 @@ def test_what_a_question_compares_is_read_together_whatever_the_drafter_says() -
     # After another step nothing is read again.
     _, prompts = ask(none, question=both, repair="subset,named,more", n_drafts=4)
     assert [read(p) for p in prompts][:2] == [[BOOK], [BOOK, TOWN, FERRY]]
-
-
-def test_what_a_question_compares_is_read_before_anything_is_drafted() -> None:
-    none = {BOOK: 0.1, AUTHOR: 0.2, FERRY: 0.97, TOWN: 0.96}
-    both = "Which is older, Port Alder or the Heron Ferry?"
-    steps: dict[str, Any] = {"repair": "compared,rationales,linked", "questions_above": 0.5}
-    answer, prompts = ask(none, "Tomas Reed", question=both, **steps)
-    assert [read(p) for p in prompts] == [[TOWN, FERRY]] and "drafter" not in answer.usage
-    assert [(s.step, s.decided) for s in answer.repairs] == [("compared", True)]
-    # Without an answer there, what was not read is drafted, and the verifier reads on.
-    answer, prompts = ask(none, question=both, n_drafts=4, **steps)
-    assert [s.step for s in answer.repairs] == ["compared", "draft", "linked"]
-    drafted = {TITLES[v.draft.subset.passages[0].title] for v in answer.verdicts}
-    assert drafted == {BOOK, AUTHOR}
-    assert [read(p) for p in prompts] == [[TOWN, FERRY], [TOWN, FERRY, AUTHOR]]
-    # One name is no comparison, nor are two where the best hit, here the town, is neither.
-    for asked in (QUESTION, "Which is older, The Lantern or the Heron Ferry?"):
-        answer, _ = ask(none, "Tomas Reed", question=asked, n_drafts=4, **steps)
-        assert [s.step for s in answer.repairs] == ["linked"] and len(answer.verdicts) == 4
-
-
-def test_claims_and_choices_are_drafted_or_read_as_ever() -> None:
-    both = "Port Alder is older than the Heron Ferry."
-    config = Config(repair="compared,all", claims_above=0.5, passages_per_draft=1, n_drafts=4)
-    verifier = FakeEngine(lambda p: ("true",))
-    rag = Pipeline(
-        FakeModels(FakeEngine(lambda p: ("nothing", "unknown")), verifier), config=config
-    )
-    answer = rag.answer(Question(both, "claim"), hits=story())
-    assert [s.step for s in answer.repairs] == ["all"] and len(answer.verdicts) == 4
-    answer = rag.answer(Question(both, "choice", {"A": "true", "B": "not"}), hits=story())
-    assert [s.step for s in answer.repairs] == ["all"]
 
 
 def test_two_passages_are_read_where_the_question_compares_none() -> None:

@@ -54,7 +54,7 @@ def evidence_of(
     trusted to tell evidence from other passages: then the best hit is not read besides, and
     ``more`` reads nothing further where the drafter says with that probability that there is no
     evidence. Hits that are in no draft come last. ``sentences`` and ``extracts`` need
-    ``extract``, ``compared``, ``named``, ``pair`` and ``linked`` need ``links``.
+    ``extract``, ``named``, ``pair`` and ``linked`` need ``links``.
     """
     if step == "rationales":
         return _with_short((), rationales(verdicts), tuple(seen))
@@ -63,9 +63,6 @@ def evidence_of(
     if step == "extracts":
         assert extract is not None, "extracts need something that extracts them"
         return _with_short((), extract([h.passage for h in hits]), tuple(seen))
-    if step == "compared":
-        assert links is not None, "it is not known what the question names"
-        return _besides(seen, _compared(verdicts, hits, links) if _named_best(hits, links) else ())
     if step in ("sentences", "named", "pair", "linked"):
         best = None if seen else evidence_of("subset", verdicts, hits, (), unknown_above)
         whole = best.whole if best else tuple(seen)
@@ -105,17 +102,12 @@ def evidence_of(
 
 def _short(hits: Sequence[Hit], seen: Sequence[Passage]) -> Evidence | None:
     """Return all passages where they are short, in their order after those that were read."""
-    all_read = _besides(seen, [h.passage for h in hits])
-    if all_read is None or sum(len(p.text) for p in all_read.read) > SHORT_CHARACTERS:
-        return None
-    return all_read
-
-
-def _besides(seen: Sequence[Passage], passages: Iterable[Passage]) -> Evidence | None:
-    """Return what was read with passages that were not; ``None`` when there are none."""
     read = {p.id for p in seen}
-    all_read = (*seen, *(p for p in passages if p.id not in read))
-    return Evidence(all_read, all_read, all_read) if len(all_read) > len(seen) else None
+    new = [h.passage for h in hits if h.passage.id not in read]
+    passages = (*seen, *new)
+    if not new or sum(len(p.text) for p in passages) > SHORT_CHARACTERS:
+        return None
+    return Evidence(passages, passages, passages)
 
 
 def _with_short(
@@ -128,11 +120,6 @@ def _with_short(
     if not pairs:
         return None
     return Evidence((*first, *(s for s, _ in pairs)), (*first, *(p for _, p in pairs)), whole)
-
-
-def _named_best(hits: Sequence[Hit], links: Links) -> bool:
-    """Return whether the question names the best hit: else what it names is hardly what it asks."""
-    return bool(hits) and hits[0].passage.id in links.asked
 
 
 def _compared(verdicts: Sequence[Verdict], hits: Sequence[Hit], links: Links) -> list[Passage]:

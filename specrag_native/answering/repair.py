@@ -33,7 +33,6 @@ _NAMES = {
     "extracts": "reading the best sentences",
     "short": "reading short passages",
     "subset": "reading the best passages",
-    "compared": "reading what the question compares",
     "named": "reading what the question names",
     "pair": "reading two passages",
     "linked": "reading linked passages",
@@ -85,19 +84,10 @@ class Repaired:
 
 
 def steps_of(run: Run, config: Config) -> tuple[RepairStep, ...]:
-    """Return the steps of ``config.repair`` for a question that may have been drafted before.
-
-    ``compared`` comes before drafting, if it is the first and reads something.
-    """
+    """Return the steps of ``config.repair`` for a question that may have been drafted before."""
     steps = config.repair_steps
-    if run.question.task != "qa":
-        steps = tuple(s for s in steps if s != "compared")
-    if drafts_decide(run, config) is None:
-        return steps
-    steps = tuple(s for s in steps if s != "draft")
-    if steps[:1] == ("compared",) and evidence_of("compared", (), run.hits, (), links=run.links):
-        return ("compared", "draft", *steps[1:])
-    return steps
+    drafted = drafts_decide(run, config) is not None
+    return tuple(s for s in steps if s != "draft") if drafted else steps
 
 
 def drafts_first(run: Run, config: Config) -> bool:
@@ -119,7 +109,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     whole = True  # nothing was left out of what may be read
     too_long: ContextFullError | None = None
     left = list(steps_of(run, config))
-    links = run.links if {"compared", "named", "pair", "linked"} & set(left) else None
+    links = run.links if {"named", "pair", "linked"} & set(left) else None
 
     def extract(passages: Sequence[Passage]) -> Sequence[tuple[Passage, Passage]]:
         found: Sequence[tuple[Passage, Passage]] = ()
