@@ -38,6 +38,7 @@ from specrag_native.answering.confidence import (
     DRAFT_FEATURES,
     FEATURES,
     READING_FEATURES,
+    draft_probability,
     features,
     reading_features,
 )
@@ -179,6 +180,24 @@ def supported(draft: DraftRecord) -> float:
     """Return the share of a stored draft that its passages support, which lowers its confidence."""
     believed = math.exp(min(0.0, draft.answer_logprob.logprob_mean))
     return min(1.0, draft.confidence_alone / max(believed, 1e-9))
+
+
+def answered(record: Record) -> list[tuple[DraftRecord, Draft, list[Draft]]]:
+    """Return the stored drafts that have an answer, each as it was made, and all that were."""
+    made = [verdict_of(d).draft for d in record.drafts]
+    both = zip(record.drafts, made, strict=True)
+    return [(stored, draft, made) for stored, draft in both if not stored.unknown]
+
+
+def surest(record: Record, weights: Sequence[float]) -> float:
+    """Return the confidence in the stored draft that these `draft_weights` trust most, 0..1."""
+    return max(
+        (
+            draft_probability(one, made, tuple(weights)) * supported(stored)
+            for stored, one, made in answered(record)
+        ),
+        default=0.0,
+    )
 
 
 def draft_rows(runs: Runs) -> Rows:

@@ -34,24 +34,24 @@ from calibrate import (
     Key,
     Rows,
     Runs,
+    answered,
     fitted,
     keep,
     kept_of,
     supported,
-    verdict_of,
+    surest,
     was_found,
 )
 
-from specrag_native.answering.confidence import DRAFT_FEATURES, draft_features, draft_probability
-from specrag_native.evaluation.records import DraftRecord, Record
-from specrag_native.types import Draft
+from specrag_native.answering.confidence import DRAFT_FEATURES, draft_features
+from specrag_native.evaluation.records import Record
 
 CLAIM_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(10, 20))
 """From one half on, since a claim is one of two things."""
 QUESTION_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(6, 20))
 RATIONALE_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(16, 20))
 """Lower ones, of these two, lost nothing on the tune halves but seemed to on others
-(docs/speed.md)."""
+(docs/settings.md)."""
 
 SLACK = 1.0
 """Questions that may be lost at a higher threshold than the chosen one."""
@@ -106,7 +106,7 @@ def questions_fit(runs: Runs) -> dict[str, Any]:
         if record.task != "qa":
             continue
         kept = drafts.setdefault((record.dataset, record.id), [])
-        for i, (draft, one, made) in enumerate(_answered(record)):
+        for i, (draft, one, made) in enumerate(answered(record)):
             key = (record.dataset, record.id, header.config_hash, i)
             rows.add(key, draft_features(one, made), draft.grade.right > 0)
             kept.append((key, supported(draft), float(draft.grade.right > 0)))
@@ -204,18 +204,8 @@ def _left_to_the_verifier(
 
 def _decides(record: Record, settings: Mapping[str, Any]) -> bool:
     """Whether a draft of a stored question would be the answer; one of a claim would have been."""
-    weights, least = settings["draft_weights"], settings["questions_above"]
-    return record.task == "qa" and any(
-        draft_probability(one, made, weights) * supported(stored) >= least
-        for stored, one, made in _answered(record)
-    )
-
-
-def _answered(record: Record) -> list[tuple[DraftRecord, Draft, list[Draft]]]:
-    """Return the stored drafts that have an answer, each as it was made, and all that were."""
-    made = [verdict_of(d).draft for d in record.drafts]
-    both = zip(record.drafts, made, strict=True)
-    return [(stored, draft, made) for stored, draft in both if not stored.unknown]
+    sure = surest(record, settings["draft_weights"])
+    return record.task == "qa" and sure >= settings["questions_above"]
 
 
 def main() -> None:

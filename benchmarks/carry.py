@@ -23,10 +23,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from calibrate import supported, verdict_of
+from calibrate import surest
 
 from specrag_native.answering.calibration import settings_for
-from specrag_native.answering.confidence import draft_probability
 from specrag_native.answering.repair import DRAFTING
 from specrag_native.config import Config
 from specrag_native.evaluation import machine
@@ -126,13 +125,7 @@ def _left_to_the_verifier(record: Record, config: Mapping[str, Any]) -> bool:
     weights, least = config.get("draft_weights", ()), config.get("questions_above")
     if least is None or not weights:
         return least is None
-    made = [verdict_of(d).draft for d in record.drafts]
-    sure = (
-        draft_probability(one, made, tuple(weights)) * supported(stored)
-        for stored, one in zip(record.drafts, made, strict=True)
-        if not stored.unknown
-    )
-    return max(sure, default=0.0) < least
+    return surest(record, weights) < least
 
 
 def _as_today(

@@ -70,6 +70,7 @@ PAPER = tuple(
         "repair=off",
         "repair_below=0",
         "abstain_below=0",
+        "draft_weights=none",
     )
     for word in ("--set", setting)
 )
