@@ -119,7 +119,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fit(base: Path, out: Path, *, epochs: float = 1.0, **options: Any) -> Any:
     for module in ("torch", "peft", "transformers"):
         pytest.importorskip(module, reason="the train extra is not installed")
-    from specrag_native.training.cross_encoder import RankFit
+    from specrag_native.training.rank_fit import RankFit
     from specrag_native.training.rank_options import RankFitOptions
 
     settings = {"rank": 4, "alpha": 8, "groups": 6, "warmup": 4, "rate": 0.01, **options}

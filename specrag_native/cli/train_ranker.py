@@ -116,7 +116,7 @@ def run_ranker(args: argparse.Namespace) -> int:
     check = args.groups.with_name(f"{args.groups.stem}-check{args.groups.suffix}")
     held = read_groups(check) if check.exists() and check.stat().st_size else []
     require_extra()
-    from specrag_native.training.cross_encoder import RankFit
+    from specrag_native.training.rank_fit import RankFit
 
     base = catalog.path_for("embedder", args.base)
     fit = RankFit(base, groups, args.out, options)

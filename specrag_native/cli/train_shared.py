@@ -1,4 +1,4 @@
-"""What the verbs of ``specrag train`` share: sources on the command line, progress.
+"""What the verbs of ``specrag train`` share: sources on the command line, engines, progress.
 
 Law: nothing heavy is imported here.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from specrag_native.engine import NativeEngine
     from specrag_native.training.data import Source
 
 
@@ -50,3 +51,11 @@ def bar(what: str, unit: str, *, initial: int = 0) -> Iterator[Callable[..., Non
     finally:
         if shown is not None:
             shown.close()
+
+
+def drafting_engine(path: Path, threads: int, *, adapter: str = "") -> NativeEngine:
+    """Open a model that drafts, writes or asks, with room for long subsets."""
+    from specrag_native.engine import NativeEngine
+    from specrag_native.engine_options import EngineOptions
+
+    return NativeEngine(path, EngineOptions(n_ctx=8192, threads=threads, adapter=adapter))
