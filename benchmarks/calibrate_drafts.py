@@ -48,7 +48,7 @@ from specrag_native.evaluation.records import Record
 
 CLAIM_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(10, 20))
 """From one half on, since a claim is one of two things."""
-QUESTION_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(6, 20))
+QUESTION_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(8, 20))
 RATIONALE_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(16, 20))
 """Lower ones, of these two, lost nothing on the tune halves but seemed to on others
 (docs/settings.md)."""
@@ -140,7 +140,7 @@ def rationales_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
     judged: list[Judged] = []
     for record, standard in _left_to_the_verifier(runs, settings):
         first = record.repairs[0]
-        told = first["step"] == "rationales" and was_found(first)
+        told = first["step"] == "rationales" and was_found(first) and _told(record, settings)
         sure = first["probability"] if told else -1.0
         judged.append((sure, float(first["right"] > 0), standard))
     fit = chosen(judged, RATIONALE_THRESHOLDS, "rationales")
@@ -168,6 +168,7 @@ def readings_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
         steps = {s["step"]: s for s in record.repairs if was_found(s)}
         first, read = steps.get("rationales"), steps.get("pair")
         sure = told is not None and first is not None and first["probability"] >= told
+        sure = sure and _told(record, settings)
         if read is not None and not sure:
             judged.append((read["probability"], float(read["right"] > 0), standard))
     if len(judged) < LEAST:
@@ -200,6 +201,11 @@ def _left_to_the_verifier(
             continue
         if record.repairs and not _decides(record, settings):
             yield record, standard[question]
+
+
+def _told(record: Record, settings: Mapping[str, Any]) -> bool:
+    """Whether there are drafts enough for their rationales to be read."""
+    return len(answered(record)) >= settings.get("min_rationales", 1)
 
 
 def _decides(record: Record, settings: Mapping[str, Any]) -> bool:

@@ -188,6 +188,9 @@ class Config:
     rationales_above: float | None = None
     """The same for an answer from ``rationales``, which show a sentence or two where a passage says
     more. ``None``: ``accept_above``."""
+    min_rationales: int = 1
+    """With fewer than this ``rationales`` is passed over: a single one, of a draft that was not
+    taken, leaves the verifier nothing to choose from."""
     irrelevant_below: float = 0.0
     """Probability that the best passage answers, by the cross-encoder of ``rerank``, under which
     ``repair`` ends as soon as the verifier has read a passage and found nothing that stands there:
@@ -209,6 +212,7 @@ class Config:
             ("max_rationale_tokens", 1, 1024),
             ("max_answer_tokens", 1, 1024),
             ("sentence_tokens", 1, 4096),
+            ("min_rationales", 1, 200),
             ("reflection", 0, 2),
         ):
             value = getattr(self, name)

@@ -89,6 +89,16 @@ def test_rationales_are_read_with_their_titles_and_nothing_else() -> None:
     assert {c.document for c in answer.citations} <= {"doc3.txt", "doc5.txt"}
 
 
+def test_too_few_rationales_are_passed_over() -> None:
+    order = {"repair": "rationales,subset,all", "min_rationales": 2}
+    answer, _ = ask(FakeEngine(knows(3, 5), yes), reads("three"), **order)
+    assert steps(answer) == [("rationales", "three", True)]
+    answer, _ = ask(FakeEngine(knows(3), yes), reads("three"), **order)
+    assert steps(answer) == [("subset", "three", True)]
+    with pytest.raises(ConfigError, match="min_rationales must be between 1 and 200, got 0"):
+        Config(min_rationales=0)
+
+
 def test_a_rationale_the_drafter_made_up_is_no_evidence() -> None:
     drafter = FakeEngine(lambda p: ("Elephants invented jazz.", "elephants"), yes)
     verifier = reads("three")

@@ -20,7 +20,10 @@ ORDER = (
     *("pubhealth-dev", "arc-challenge-dev"),
 )
 """The sets with the most to read come first."""
-FRESH = ("triviaqa-e5-dev", "nq-e5-dev", "popqa-e5-dev", "2wikimultihopqa-dev")
+FRESH = (
+    *("triviaqa-e5-dev", "nq-e5-dev", "popqa-e5-dev"),
+    *("2wikimultihopqa-dev", "mhqa-dpr-dev", "bamboogle-e5-dev"),
+)
 """Sets that nothing was fitted to."""
 _COLOURS = ("#bbbbbb", "#2a6f97")
 

@@ -144,6 +144,8 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
         )
         if evidence is None:
             continue
+        if step == "rationales" and len(evidence.read) < config.min_rationales:
+            continue
         tokens = _tokens(evidence.read) - (_tokens(seen) if evidence.begins_whole else 0.0)
         if not fits(step, tokens):
             continue

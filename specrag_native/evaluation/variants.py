@@ -94,6 +94,7 @@ _OF_REPAIR = (
     "linked_above",
     "silent_above",
     "rationales_above",
+    "min_rationales",
     "grounded",
 )
 """Settings that say what repair does, so that without it nothing reads them."""
@@ -104,6 +105,7 @@ _LATER: Mapping[str, object] = {
     "linked_above": None,
     "silent_above": None,
     "rationales_above": None,
+    "min_rationales": 1,
     "draft_weights": (),
     "draft_form": "rationale-first",
 }
