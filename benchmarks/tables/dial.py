@@ -15,7 +15,7 @@ from specrag_native.evaluation.intervals import paired_difference
 from specrag_native.evaluation.records import Record
 from tables.sets import besides, timed
 
-ASKED = ((0.3, 0.0), (0.3, 0.6), (0.5, 0.0), (0.5, 0.6), (1.0, 0.0), (1.0, 0.6), (1.0, 0.8))
+ASKED = ((0.4, 0.0), (0.4, 0.6), (0.6, 0.0), (0.6, 0.6), (1.0, 0.0), (1.0, 0.6), (1.0, 0.8))
 """Values of `questions_above` and `accept_above`; the first are the default, which is measured and
 not replayed."""
 
