@@ -60,6 +60,7 @@ def main() -> int:
                 "engine": engine.engine_table(results),
                 "sets": by_set,
                 "together": overall.together_table(),
+                "kinds": sets.kinds_table(),
             },
         ),
         INDEXING: renewed_all(

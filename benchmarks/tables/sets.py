@@ -25,6 +25,11 @@ FRESH = (
     *("2wikimultihopqa-dev", "mhqa-dpr-dev", "bamboogle-e5-dev"),
 )
 """Sets that nothing was fitted to."""
+KINDS = {
+    "one passage is enough": (*ORDER[2:5], *FRESH[:3]),
+    "claims and multiple choice": ORDER[5:],
+    "the answer takes two passages": (*ORDER[:2], *FRESH[3:]),
+}
 _COLOURS = ("#bbbbbb", "#2a6f97")
 
 
@@ -77,6 +82,18 @@ def fresh_table() -> str:
         counts = ", ".join(f"{len(b.pairs)} of {b.dataset.removesuffix('-dev')}" for b in later)
         lines += ["", f"Of these, those answered after the settings were chosen ({counts}): "]
         lines[-1] += f"{_said(later)}."
+    return "\n".join(lines)
+
+
+def kinds_table() -> str:
+    """Return the Markdown of right answers by kind of question, over all sets of both folders."""
+    lines = ["| | questions | Speculative RAG right | standard RAG right |", "|---|---|---|---|"]
+    for kind, names in KINDS.items():
+        found = [*besides(names), *besides(names, "fresh")]
+        pairs = [pair for one in found for pair in one.pairs]
+        ours, standard = (sum(p[i].grade.right for p in pairs) for i in (0, 1))
+        sets = ", ".join(one.dataset.removesuffix("-dev") for one in found)
+        lines.append(f"| {kind} ({sets}) | {len(pairs)} | {ours:.0f} | {standard:.0f} |")
     return "\n".join(lines)
 
 
