@@ -24,7 +24,7 @@ FRESH = (
     *("triviaqa-e5-dev", "nq-e5-dev", "popqa-e5-dev"),
     *("2wikimultihopqa-dev", "mhqa-dpr-dev", "bamboogle-e5-dev"),
 )
-"""Sets that nothing was fitted to."""
+"""Sets that no weight was fitted to."""
 KINDS = {
     "one passage is enough": (*ORDER[2:5], *FRESH[:3]),
     "claims and multiple choice": ORDER[5:],
@@ -73,7 +73,7 @@ def besides(
 
 
 def fresh_table() -> str:
-    """Return the Markdown of the sets that nothing was fitted to, and what they come to."""
+    """Return the Markdown of the sets that no weight was fitted to, and what they come to."""
     found = besides(FRESH, "fresh")
     if not found:
         return "Not measured yet."
