@@ -47,6 +47,13 @@ def test_words_of_the_question_prove_nothing_and_are_not_asked_for() -> None:
     assert found("Mongolia", asked)
 
 
+def test_the_question_itself_is_no_answer() -> None:
+    asked = "What stands on Mill Hill?"
+    assert not found("What stands on Mill Hill?", asked)
+    assert not found("It stands on Mill Hill.", asked)
+    assert found("Mill Hill", asked)
+
+
 def test_titles_are_read_too() -> None:
     assert stands_in("hill towers", Question("Which book?"), [PASSAGE])
     assert not stands_in("hill towers", Question("Which book?"), [])

@@ -39,7 +39,8 @@ def stands_in(answer: str, question: Question, passages: Sequence[Passage]) -> b
 
     Of the answer's words those count that the question does not hold already; its numbers must all
     be there, as figures or (below a hundred) words, and of the rest at least :data:`LEAST`. Case
-    and accents do not matter. A word may be derived from another (:data:`LONG`), and words of other
+    and accents do not matter. What has all words of the question and no other is the question, and
+    stands nowhere. A word may be derived from another (:data:`LONG`), and words of other
     alphabets, whose endings are not known here, may end otherwise. Judgements (claims, choices, yes
     and no) are not to be found word for word, and pass; so does an answer in another script than
     that of the passages.
@@ -50,7 +51,10 @@ def stands_in(answer: str, question: Question, passages: Sequence[Passage]) -> b
     asked = _plain(question.text)
     if passages and _is_latin(asked) != _is_latin(text):
         return True
-    own = _words(_plain(answer)) - _words(asked) - _JUDGEMENTS
+    given = _words(_plain(answer))
+    if given and given == _words(asked):
+        return False
+    own = given - _words(asked) - _JUDGEMENTS
     said = _words(text)
     numbers = {word for word in own if word.isdigit()}
     others = own - numbers
