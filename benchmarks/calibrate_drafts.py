@@ -140,8 +140,8 @@ def rationales_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
     judged: list[Judged] = []
     for record, standard in _left_to_the_verifier(runs, settings):
         first = record.repairs[0]
-        told = first["step"] == "rationales" and was_found(first) and _told(record, settings)
-        sure = first["probability"] if told else -1.0
+        told = first["step"] == "rationales" and was_found(first)
+        sure = first["probability"] if told and _has_enough(record, settings) else -1.0
         judged.append((sure, float(first["right"] > 0), standard))
     fit = chosen(judged, RATIONALE_THRESHOLDS, "rationales")
     if not fit:
@@ -162,13 +162,13 @@ def readings_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
         runs: those with ``rationales`` as the first step and ``pair`` as another count.
         settings: those of the pair, by which drafts and rationales are the answer.
     """
-    told = settings.get("rationales_above")
+    above = settings.get("rationales_above")
     judged: list[Judged] = []
     for record, standard in _left_to_the_verifier(runs, settings):
         steps = {s["step"]: s for s in record.repairs if was_found(s)}
         first, read = steps.get("rationales"), steps.get("pair")
-        sure = told is not None and first is not None and first["probability"] >= told
-        sure = sure and _told(record, settings)
+        told = first is not None and _has_enough(record, settings)
+        sure = told and above is not None and first["probability"] >= above
         if read is not None and not sure:
             judged.append((read["probability"], float(read["right"] > 0), standard))
     if len(judged) < LEAST:
@@ -203,15 +203,16 @@ def _left_to_the_verifier(
             yield record, standard[question]
 
 
-def _told(record: Record, settings: Mapping[str, Any]) -> bool:
+def _has_enough(record: Record, settings: Mapping[str, Any]) -> bool:
     """Whether there are drafts enough for their rationales to be read."""
     return len(answered(record)) >= settings.get("min_rationales", 1)
 
 
 def _decides(record: Record, settings: Mapping[str, Any]) -> bool:
     """Whether a draft of a stored question would be the answer; one of a claim would have been."""
-    sure = surest(record, settings["draft_weights"])
-    return record.task == "qa" and sure >= settings["questions_above"]
+    return record.task == "qa" and (
+        surest(record, settings["draft_weights"]) >= settings["questions_above"]
+    )
 
 
 def main() -> None:

@@ -51,10 +51,10 @@ def stands_in(answer: str, question: Question, passages: Sequence[Passage]) -> b
     asked = _plain(question.text)
     if passages and _is_latin(asked) != _is_latin(text):
         return True
-    given = _words(_plain(answer))
-    if given and given == _words(asked):
+    given, known = _words(_plain(answer)), _words(asked)
+    if given and given == known:
         return False
-    own = given - _words(asked) - _JUDGEMENTS
+    own = given - known - _JUDGEMENTS
     said = _words(text)
     numbers = {word for word in own if word.isdigit()}
     others = own - numbers

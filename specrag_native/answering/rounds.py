@@ -64,25 +64,25 @@ class Rounds:
         """
         if self.winner is None:
             return False
-        config, answer = self._config, self.winner.draft.answer
+        config, draft = self._config, self.winner.draft
         least = drafts_decide(self._run, config)
         if least is None:
             return self.trust >= config.repair_below
         if self._run.relevance < (config.irrelevant_below if self._asks else RELEVANT):
             return False
-        if self._asks and echoes(answer, self._run.question):
+        if self._asks and echoes(draft.answer, self._run.question):
             return False
-        if self._asks and config.linked_above is not None and self._may_take_two():
-            if is_judgement(answer):
+        if self._asks and config.linked_above is not None and self._may_take_two(draft):
+            if is_judgement(draft.answer):
                 return False
             least = config.linked_above
         return self.trust >= least
 
-    def _may_take_two(self) -> bool:
-        """Whether no draft bears the best one out, and another passage is linked to its own."""
-        if self.winner is None or borne_out(self.winner.draft, self._drafts):
+    def _may_take_two(self, draft: Draft) -> bool:
+        """Whether no other bears a draft out, and another drafted passage is linked to its own."""
+        if borne_out(draft, self._drafts):
             return False
-        own = set(self.winner.draft.subset.ids)
+        own = set(draft.subset.ids)
         friends = frozenset().union(*(self._run.links.linked[i] for i in own)) - own
         return any(i in friends for d in self._drafts for i in d.subset.ids)
 
