@@ -29,6 +29,7 @@ _OPTIONAL = (
     "claims_above",
     "questions_above",
     "linked_above",
+    "multihop_above",
     "silent_above",
     "rationales_above",
 )
@@ -137,6 +138,13 @@ class Config:
     linked to another drafted one: where one names the title of the other, or the question names
     both, the answer may take both, and a draft has seen one; one that only judges ("no") is then
     left to the verifier, however sure. ``None``: ``questions_above``."""
+
+    multihop_above: float | None = None
+    """Probability that a question takes several passages, by the hop ranker, from which on it is
+    not drafted first: ``pair`` reads the best passage and the one that the hop ranker finds to
+    complete it, before anything is drafted, as a draft has seen one of them. ``None``: no hop
+    ranker is asked. Nothing for claims, multiple choice, passages that nothing has ranked, and
+    ``repair`` without ``pair``."""
 
     silent_above: float | None = None
     """With ``questions_above``: probability of "unknown" from which on, when every draft has it,

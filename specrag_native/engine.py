@@ -361,19 +361,31 @@ class NativeEmbedder:
 class NativeCrossEncoder:
     """A GGUF that scores pairs, behind the :class:`~specrag_native.protocol.CrossEncoder` protocol.
 
-    Pairs are cut as those were that the project's own one was trained with.
+    Pairs are cut as those were that the project's own ones were trained with.
+
+    Args:
+        engine: the model.
+        question_tokens: of a question, what is longer is cut at its end.
+        pair_tokens: of a pair with the model's own tokens, likewise.
     """
 
     QUESTION_TOKENS = 64
     PAIR_TOKENS = 192
 
-    def __init__(self, engine: NativeEngine) -> None:
+    def __init__(
+        self,
+        engine: NativeEngine,
+        *,
+        question_tokens: int = QUESTION_TOKENS,
+        pair_tokens: int = PAIR_TOKENS,
+    ) -> None:
         if not engine.model.is_cross_encoder:
             raise ModelFileError(
                 f"{engine.model.path} ({engine.model.architecture}) is no cross-encoder: choose "
                 "one for --reranker, such as specrag-reranker-22m"
             )
         self._engine = engine
+        self._question_tokens, self._pair_tokens = question_tokens, pair_tokens
 
     @property
     def name(self) -> str:
@@ -387,7 +399,7 @@ class NativeCrossEncoder:
         return self._engine.rank(
             question,
             texts,
-            first_tokens=self.QUESTION_TOKENS,
-            pair_tokens=self.PAIR_TOKENS,
+            first_tokens=self._question_tokens,
+            pair_tokens=self._pair_tokens,
             cancel=cancel,
         )

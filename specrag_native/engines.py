@@ -18,17 +18,22 @@ from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ConfigError, ModelFileError
 from specrag_native.passage_cache import CacheFolder
 
-Role = Literal["drafter", "verifier", "embedder", "reranker"]
+Role = Literal["drafter", "verifier", "embedder", "reranker", "hop_ranker"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPaths:
-    """The model file of each role; a reranker is needed where the method ranks again."""
+    """The model file of each role.
+
+    A reranker is needed where the method ranks again, a hop ranker where it looks for passages that
+    belong together.
+    """
 
     drafter: Path
     verifier: Path
     embedder: Path
     reranker: Path | None = None
+    hop_ranker: Path | None = None
 
 
 DEFAULT_OPTIONS: dict[Role, EngineOptions] = {
@@ -40,10 +45,15 @@ DEFAULT_OPTIONS: dict[Role, EngineOptions] = {
     # Attention of a batch covers all of its tokens, so small batches are the fast ones.
     "embedder": EngineOptions(n_ctx=512, n_batch=512, n_seq_max=32),
     "reranker": EngineOptions(n_ctx=512, n_batch=512, n_seq_max=32),
+    "hop_ranker": EngineOptions(n_ctx=512, n_batch=512, n_seq_max=32),
 }
 
 
-_POOLS: tuple[Role, ...] = ("embedder", "reranker")
+HOP_QUESTION_TOKENS = 160
+HOP_PAIR_TOKENS = 288
+"""A hop ranker reads the question with a passage in place of a question; so it was trained."""
+
+_POOLS: tuple[Role, ...] = ("embedder", "reranker", "hop_ranker")
 """Roles of models that do not generate: nothing is kept of what they read."""
 
 
@@ -84,7 +94,8 @@ class Engines:
         """Return the model file of a role. Raises ``ConfigError`` when none was named."""
         path: Path | None = getattr(self._paths, role)
         if path is None:
-            raise ConfigError(f"there is no {role}: name a model for it, or set rerank=false")
+            off = "multihop_above=none" if role == "hop_ranker" else "rerank=false"
+            raise ConfigError(f"there is no {role}: name a model for it, or set {off}")
         return path
 
     def tuned(self, role: Role) -> dict[str, int | str]:
@@ -151,6 +162,15 @@ class Engines:
     def reranker(self) -> NativeCrossEncoder:
         """The model that ranks hits again. Raises ``ModelFileError`` for one that cannot."""
         return NativeCrossEncoder(self._engine("reranker"))
+
+    @property
+    def hop_ranker(self) -> NativeCrossEncoder:
+        """The model that finds what completes a passage. Raises ``ModelFileError`` likewise."""
+        return NativeCrossEncoder(
+            self._engine("hop_ranker"),
+            question_tokens=HOP_QUESTION_TOKENS,
+            pair_tokens=HOP_PAIR_TOKENS,
+        )
 
     def preload(self, *roles: Role) -> None:
         """Begin to load the engines of some roles in the background.

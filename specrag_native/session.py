@@ -51,6 +51,7 @@ class SpeculativeRAG(Pipeline):
         verifier: str | None = None,
         embedder: str | None = None,
         reranker: str | None = None,
+        hop_ranker: str | None = None,
         threads: int = 0,
         n_gpu_layers: int = 0,
         method: Method = "speculative",
@@ -67,6 +68,7 @@ class SpeculativeRAG(Pipeline):
             verifier: as ``drafter``.
             embedder: as ``drafter``; it must be the one that made the index.
             reranker: as ``drafter``; used with the setting ``rerank``.
+            hop_ranker: as ``drafter``; used with the setting ``multihop_above``.
             threads: CPU threads; 0: one per physical core.
             n_gpu_layers: layers on a GPU; negative: all.
             method: which models are loaded ahead; others load when first used.
@@ -87,10 +89,15 @@ class SpeculativeRAG(Pipeline):
         config = config.replace(**(settings or {}))
         if config.rerank or reranker:
             paths = dataclasses.replace(paths, reranker=_resolve(reranker, "reranker"))
+        if config.multihop_above is not None or hop_ranker:
+            paths = dataclasses.replace(paths, hop_ranker=_resolve(hop_ranker, "hop_ranker"))
         kept = cache_folder(index.path) if config.layout == "standalone" else None
         engines = Engines(paths, threads=threads, n_gpu_layers=n_gpu_layers, passages=kept)
         if method in ("speculative", "drafter"):
-            engines.preload(*(("reranker",) if config.rerank else ()), "drafter")
+            engines.preload(*(("reranker",) if config.rerank else ()))
+            if method == "speculative" and config.multihop_above is not None:
+                engines.preload("hop_ranker")
+            engines.preload("drafter")
             if config.passages_per_draft != 1:  # else nothing is clustered
                 threading.Thread(target=subsets.preload, name="specrag-import", daemon=True).start()
         if method in ("speculative", "standard"):

@@ -91,6 +91,7 @@ class FakeModels:
         self.verifier = FakeEngine("verifier.gguf")
         self.embedder = FakeEmbedder()
         self.reranker: Any = None
+        self.hop_ranker: Any = None
 
     def tuned(self, role: str) -> dict[str, int | str]:
         return {}

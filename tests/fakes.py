@@ -201,6 +201,7 @@ class FakeModels:
         self.verifier = verifier
         self.embedder = FakeEmbedder()
         self.reranker: object = None
+        self.hop_ranker: object = None
 
 
 def passage(i: int, text: str = "") -> Passage:

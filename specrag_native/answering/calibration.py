@@ -17,7 +17,14 @@ SETTINGS = (
     *("confidence_weights", "reading_weights"),
     *("rerank", "n_drafts", "n_written", "passages_per_draft", "draft_order", "layout"),
     *("unknown_above", "verify", "repair", "repair_below", "accept_above", "irrelevant_below"),
-    *("claims_above", "questions_above", "linked_above", "silent_above", "rationales_above"),
+    *(
+        "claims_above",
+        "questions_above",
+        "linked_above",
+        "multihop_above",
+        "silent_above",
+        "rationales_above",
+    ),
     *("min_rationales", "draft_weights", "abstain_below"),
 )
 

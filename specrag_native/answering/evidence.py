@@ -47,6 +47,7 @@ def evidence_of(
     unknown_above: float | None = None,
     extract: Extract | None = None,
     links: Links | None = None,
+    hops: Sequence[Passage] = (),
 ) -> Evidence | None:
     """Return what a step reads, or ``None`` when that is nothing new.
 
@@ -54,7 +55,8 @@ def evidence_of(
     trusted to tell evidence from other passages: then the best hit is not read besides, and
     ``more`` reads nothing further where the drafter says with that probability that there is no
     evidence. Hits that are in no draft come last. ``sentences`` and ``extracts`` need
-    ``extract``, ``named``, ``pair`` and ``linked`` need ``links``.
+    ``extract``, ``named``, ``pair`` and ``linked`` need ``links``. ``hops``: what ``pair`` reads
+    where it is known which passages complete each other.
     """
     if step == "rationales":
         return _with_short((), rationales(verdicts), tuple(seen))
@@ -73,8 +75,8 @@ def evidence_of(
             return _with_short(whole, found, whole) or best
         assert links is not None, "it is not known what is linked"
         if step in ("named", "pair"):
-            whole, other = tuple(seen), _compared(verdicts, hits, links)
-            if step == "pair" and not seen:
+            whole, other = tuple(seen), list(hops) or _compared(verdicts, hits, links)
+            if step == "pair" and not seen and not hops:
                 first, *others = _passages(verdicts, verdicts, hits)
                 linked = _partner([first], verdicts, hits, links, None)  # ruled out or not
                 other = other or [first, *(linked or others[:1])]

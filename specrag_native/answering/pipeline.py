@@ -13,6 +13,7 @@ from specrag_native.answering.answer_text import settled
 from specrag_native.answering.baselines import StandardRAG, probability
 from specrag_native.answering.budget import Budget, Pace
 from specrag_native.answering.citations import cite
+from specrag_native.answering.hops import look_for_hops
 from specrag_native.answering.repair import (
     Repaired,
     agreeing_rationale,
@@ -141,6 +142,7 @@ class Pipeline:
         rounds = Rounds(run, self.models, self.config)
         if not reads_at_once(run, self.config):
             rerank(run, self.models, self.config)
+            look_for_hops(run, self.models, self.config)
         if drafts_first(run, self.config):
             rounds.draft()
             rounds.verify(reads_next=reads(steps_of(run, self.config)))

@@ -140,7 +140,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
         if step in ("sentences", "extracts") and not fits(step, config.sentence_tokens):
             continue  # nor are they looked for
         evidence = evidence_of(
-            step, rounds.verdicts, run.hits, seen, config.unknown_above, extract, links
+            step, rounds.verdicts, run.hits, seen, config.unknown_above, extract, links, run.hops
         )
         if evidence is None:
             continue

@@ -32,9 +32,10 @@ need no more than ``irrelevant_below``."""
 def drafts_decide(run: Run, config: Config) -> float | None:
     """Return the confidence from which on a draft is the answer, unverified and before any reading.
 
-    ``None`` where drafts come when ``repair`` says, and are judged by the verifier.
+    ``None`` where drafts come when ``repair`` says, and are judged by the verifier: where they may
+    not decide, or the question takes several passages and a draft sees one.
     """
-    if not config.repair_steps or run.question.task == "choice":
+    if not config.repair_steps or run.question.task == "choice" or run.hops:
         return None
     return config.claims_above if run.question.task == "claim" else config.questions_above
 

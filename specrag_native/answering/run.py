@@ -18,7 +18,7 @@ from specrag_native.answering.links import Links, links_of
 from specrag_native.errors import Cancelled
 from specrag_native.events import AnswerText, Event, OnEvent
 from specrag_native.protocol import CancelFlag, CrossEncoder, Embedder, Engine
-from specrag_native.types import Hit, Question, Usage
+from specrag_native.types import Hit, Passage, Question, Usage
 
 if TYPE_CHECKING:
     from specrag_native.types import FloatArray
@@ -42,6 +42,10 @@ class Models(Protocol):
     @property
     def reranker(self) -> CrossEncoder:
         """Ranks hits again; asked for only with the setting ``rerank``."""
+
+    @property
+    def hop_ranker(self) -> CrossEncoder:
+        """Finds the passage that completes another; only with the setting ``multihop_above``."""
 
 
 @dataclass(slots=True)
@@ -70,6 +74,8 @@ class Run:
         """Whether the hits have an order, the best first; given ones have none."""
         self.relevance = 1.0
         """The probability that the best of them answers, by a cross-encoder; 1: none was asked."""
+        self.hops: tuple[Passage, ...] = ()
+        """The passages that are to be read together, where the question takes several."""
         self.vector: FloatArray | None = None
         self.usage: dict[str, Usage] = {}
         self.skipped: list[str] = []

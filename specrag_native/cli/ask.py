@@ -53,6 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--drafter", metavar="MODEL", help="as --embedder, for the drafter")
     parser.add_argument("--verifier", metavar="MODEL", help="as --embedder, for the verifier")
     parser.add_argument("--reranker", metavar="MODEL", help="as --embedder, for the reranker")
+    parser.add_argument("--hop-ranker", metavar="MODEL", help="as --embedder, for the hop ranker")
     add_embedder_options(parser)
     parser.add_argument(
         "--budget",
@@ -88,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
                 verifier=args.verifier,
                 embedder=args.embedder,
                 reranker=args.reranker,
+                hop_ranker=args.hop_ranker,
                 threads=args.threads,
                 n_gpu_layers=args.gpu_layers,
                 method=args.method,

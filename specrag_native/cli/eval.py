@@ -74,6 +74,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--drafter", metavar="MODEL", help="as --embedder, for the drafter")
     parser.add_argument("--verifier", metavar="MODEL", help="as --embedder, for the verifier")
     parser.add_argument("--reranker", metavar="MODEL", help="as --embedder, for the reranker")
+    parser.add_argument("--hop-ranker", metavar="MODEL", help="as --embedder, for the hop ranker")
     add_embedder_options(parser)
     parser.add_argument(
         "--self-rag", metavar="MODEL", help="a model with reflection tokens, for self-reflective"
@@ -117,8 +118,9 @@ def run(args: argparse.Namespace) -> int:
         per_draft=_numbers(args.per_draft, "--per-draft"),
         ablations=_words(args.ablate),
     )
-    if any("reranker" in v.roles for v in variants):
-        found["reranker"] = catalog.path_for("reranker", args.reranker)
+    for further in ("reranker", "hop_ranker"):
+        if any(further in v.roles for v in variants):
+            found[further] = catalog.path_for(further, getattr(args, further))
     datasets = _datasets(args)
     engines = Engines(ModelPaths(**found), threads=args.threads, n_gpu_layers=args.gpu_layers)
     retriever, evidence = None, evidence_given(args.top)
@@ -221,6 +223,7 @@ def _command(args: argparse.Namespace) -> str:
         ("verifier", lambda v: [Path(v).name]),
         ("embedder", lambda v: [Path(v).name]),
         ("reranker", lambda v: [Path(v).name]),
+        ("hop_ranker", lambda v: [Path(v).name]),
     )
     for name, words in known:
         value = getattr(args, name)

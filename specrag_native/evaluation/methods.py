@@ -129,6 +129,10 @@ class _Remembering:
     def reranker(self) -> CrossEncoder:
         return self._models.reranker
 
+    @property
+    def hop_ranker(self) -> CrossEncoder:
+        return self._models.hop_ranker
+
 
 def build(variant: Variant, session: Session) -> Method:
     """Return the method of a variant, ready to answer.

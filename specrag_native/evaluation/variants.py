@@ -92,6 +92,7 @@ _OF_REPAIR = (
     "claims_above",
     "questions_above",
     "linked_above",
+    "multihop_above",
     "silent_above",
     "rationales_above",
     "min_rationales",
@@ -103,6 +104,7 @@ _LATER: Mapping[str, object] = {
     "claims_above": None,
     "questions_above": None,
     "linked_above": None,
+    "multihop_above": None,
     "silent_above": None,
     "rationales_above": None,
     "min_rationales": 1,
@@ -132,7 +134,11 @@ class Variant:
         """The model roles that take part in an answer."""
         roles = _ROLES.get(self.method, ("drafter", "verifier", "embedder"))
         ranks = self.config.rerank and "drafter" in roles
-        return (*roles, "reranker") if ranks else roles
+        hops = self.config.multihop_above is not None and self.config.repair_steps
+        further = ("reranker",) if ranks else ()
+        if hops and self.method == "speculative":
+            further = (*further, "hop_ranker")
+        return (*roles, *further)
 
     @property
     def settings(self) -> dict[str, Any]:

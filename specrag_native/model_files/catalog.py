@@ -220,7 +220,11 @@ def _resolved(model: Model, record: model_dir.Record) -> ResolvedModel:
     )
 
 
-_POOLED: Mapping[Role, str] = {"embedder": "embeddings", "reranker": "scores"}
+_POOLED: Mapping[Role, str] = {
+    "embedder": "embeddings",
+    "reranker": "scores",
+    "hop_ranker": "scores",
+}
 """What models of a role pool their tokens into; the others generate."""
 
 

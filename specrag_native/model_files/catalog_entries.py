@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Role = Literal["drafter", "verifier", "embedder", "reranker"]
+Role = Literal["drafter", "verifier", "embedder", "reranker", "hop_ranker"]
 """What a model is for."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
