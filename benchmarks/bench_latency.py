@@ -55,7 +55,7 @@ def paths() -> ModelPaths:
         return ModelPaths(
             *(
                 catalog.path_for(role, os.environ.get(f"SPECRAG_{role.upper()}"))
-                for role in ("drafter", "verifier", "embedder", "reranker")
+                for role in ("drafter", "verifier", "embedder", "reranker", "hop_ranker")
             )
         )
     except UserError as error:

@@ -75,7 +75,7 @@ def paths() -> ModelPaths:
     return ModelPaths(
         *(
             catalog.path_for(role, os.environ.get(f"SPECRAG_{role.upper()}"))
-            for role in ("drafter", "verifier", "embedder", "reranker")
+            for role in ("drafter", "verifier", "embedder", "reranker", "hop_ranker")
         )
     )
 
@@ -150,6 +150,7 @@ class _Without:
         self.drafter = without("drafter", shared.drafter)
         self.verifier = without("verifier", shared.verifier)
         self.embedder, self.reranker = shared.embedder, shared.reranker
+        self.hop_ranker = shared.hop_ranker
 
 
 class Records:

@@ -71,6 +71,7 @@ PAPER = tuple(
         "repair_below=0",
         "abstain_below=0",
         "draft_weights=none",
+        "multihop_above=none",
     )
     for word in ("--set", setting)
 )

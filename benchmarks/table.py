@@ -15,6 +15,7 @@ from tables import (
     documents,
     drafter,
     engine,
+    hops,
     overall,
     paper,
     readings,
@@ -31,6 +32,7 @@ INDEXING = ROOT / "docs" / "indexing.md"
 SPEED = ROOT / "docs" / "speed.md"
 TRIED = ROOT / "docs" / "tried.md"
 CARD = ROOT / "models" / "specrag-drafter-135m.md"
+HOP_CARD = ROOT / "models" / "specrag-hop-ranker-22m.md"
 
 
 def renewed(text: str, name: str, table: str) -> str:
@@ -80,6 +82,7 @@ def main() -> int:
             },
         ),
         TRIED: renewed_all(TRIED, {"readings": readings.readings_table()}),
+        HOP_CARD: renewed_all(HOP_CARD, {"hops": hops.hops_table()}),
         CARD: renewed_all(
             CARD,
             {
