@@ -129,6 +129,14 @@ def test_pairs_are_cut_and_keep_their_end(tiny: Path) -> None:
     )
 
 
+def test_a_ranker_cuts_pairs_as_it_was_told(tiny: Path) -> None:
+    engine = NativeEngine(tiny, OPTIONS)
+    told = NativeCrossEncoder(engine, question_tokens=2, pair_tokens=8)
+    cut = engine.rank("bed " * 9, ["bed " * 9], first_tokens=2, pair_tokens=8)
+    assert told.rank("bed " * 9, ["bed " * 9]).scores == cut.scores
+    assert NativeCrossEncoder(engine).rank("bed " * 9, ["bed " * 9]).scores != cut.scores
+
+
 def test_a_score_does_not_depend_on_the_batch(tiny: Path) -> None:
     ranker = NativeCrossEncoder(NativeEngine(tiny, OPTIONS))
     texts = ["bed " * n for n in (1, 5, 2, 8, 3, 1, 4)]
