@@ -137,7 +137,9 @@ def _tuning() -> dict[str, Any]:
     stored, machine = tuning_store.read(), tuning_store.this_machine()
     rows = []
     for status in catalog.list_models():
-        if not status.is_default or status.path is None or status.model.role == "embedder":
+        if not status.is_default or status.path is None:
+            continue
+        if status.model.role not in ("drafter", "verifier"):  # the others are never tuned
             continue
         row: dict[str, Any] = {"role": status.model.role, "file": status.path.name, "tuned": False}
         try:
@@ -189,7 +191,7 @@ def _print(report: Report) -> None:
     for model in report["models"]:
         mark = "present" if model["present"] else "missing"
         star = "*" if model["default"] else " "
-        print(f"  {star} {model['name']:<36} {model['role']:<9} {mark}")
+        print(f"  {star} {model['name']:<36} {model['role']:<10} {mark}")
     _print_tuning(report["tuning"])
     index = report["index"]
     print("index")
