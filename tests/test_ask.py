@@ -416,7 +416,7 @@ def test_doctor_says_what_is_missing(nothing: Path, run: Run) -> None:
     code, out, _ = run("doctor", "--index", nothing / "none", "--json")
     report = json.loads(out)
     assert code == 1
-    assert sum("specrag pull" in p for p in report["problems"]) == 4
+    assert sum("specrag pull" in p for p in report["problems"]) == 5
     assert report["native"]["library"] == report["native"]["built_for"]
     loaded = [Path(p).parent.name for p in report["native"]["loaded_from"]]
     assert set(loaded) <= {"lib"}
