@@ -24,8 +24,7 @@ DraftOrder = Literal["retrieved", "named"]
 DraftForm = Literal["rationale-first", "answer-first"]
 
 
-_OPTIONAL = (
-    "unknown_above",
+REPAIR_THRESHOLDS = (
     "claims_above",
     "questions_above",
     "linked_above",
@@ -33,6 +32,8 @@ _OPTIONAL = (
     "silent_above",
     "rationales_above",
 )
+"""Thresholds that say what ``repair`` is left to do; none needs to be set."""
+_OPTIONAL = ("unknown_above", *REPAIR_THRESHOLDS)
 """Thresholds that need not be set."""
 _WEIGHTS = {"confidence_weights": (7,), "reading_weights": (6,), "draft_weights": (5, 4)}
 """How many numbers each may have, if any."""

@@ -94,10 +94,9 @@ class SpeculativeRAG(Pipeline):
         kept = cache_folder(index.path) if config.layout == "standalone" else None
         engines = Engines(paths, threads=threads, n_gpu_layers=n_gpu_layers, passages=kept)
         if method in ("speculative", "drafter"):
-            engines.preload(*(("reranker",) if config.rerank else ()))
-            if method == "speculative" and config.multihop_above is not None:
-                engines.preload("hop_ranker")
-            engines.preload("drafter")
+            hops = method == "speculative" and config.multihop_above is not None
+            first: tuple[Role, ...] = ("reranker",) if config.rerank else ()
+            engines.preload(*first, *(("hop_ranker",) if hops else ()), "drafter")
             if config.passages_per_draft != 1:  # else nothing is clustered
                 threading.Thread(target=subsets.preload, name="specrag-import", daemon=True).start()
         if method in ("speculative", "standard"):

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from specrag_native.config import REPAIR_THRESHOLDS
 from specrag_native.errors import ConfigError
 from specrag_native.model_files import catalog
 
@@ -17,14 +18,7 @@ SETTINGS = (
     *("confidence_weights", "reading_weights"),
     *("rerank", "n_drafts", "n_written", "passages_per_draft", "draft_order", "layout"),
     *("unknown_above", "verify", "repair", "repair_below", "accept_above", "irrelevant_below"),
-    *(
-        "claims_above",
-        "questions_above",
-        "linked_above",
-        "multihop_above",
-        "silent_above",
-        "rationales_above",
-    ),
+    *REPAIR_THRESHOLDS,
     *("min_rationales", "draft_weights", "abstain_below"),
 )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specrag_native import prompts
-from specrag_native.config import Config
+from specrag_native.config import REPAIR_THRESHOLDS, Config
 from specrag_native.errors import ConfigError
 from specrag_native.protocol import Prompt, Segment
 from specrag_native.types import Passage, Question
@@ -89,24 +89,14 @@ _OF_REPAIR = (
     "sentence_tokens",
     "accept_above",
     "irrelevant_below",
-    "claims_above",
-    "questions_above",
-    "linked_above",
-    "multihop_above",
-    "silent_above",
-    "rationales_above",
+    *REPAIR_THRESHOLDS,
     "min_rationales",
     "grounded",
 )
 """Settings that say what repair does, so that without it nothing reads them."""
 
 _LATER: Mapping[str, object] = {
-    "claims_above": None,
-    "questions_above": None,
-    "linked_above": None,
-    "multihop_above": None,
-    "silent_above": None,
-    "rationales_above": None,
+    **dict.fromkeys(REPAIR_THRESHOLDS),
     "min_rationales": 1,
     "draft_weights": (),
     "draft_form": "rationale-first",
