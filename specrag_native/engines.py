@@ -44,8 +44,8 @@ DEFAULT_OPTIONS: dict[Role, EngineOptions] = {
     "verifier": EngineOptions(n_ctx=4096, passage_cache_bytes=256 << 20),
     # Attention of a batch covers all of its tokens, so small batches are the fast ones.
     "embedder": EngineOptions(n_ctx=512, n_batch=512, n_seq_max=32),
-    "reranker": EngineOptions(n_ctx=512, n_batch=512, n_seq_max=32),
-    "hop_ranker": EngineOptions(n_ctx=512, n_batch=512, n_seq_max=32),
+    "reranker": EngineOptions(n_ctx=512, n_batch=384, n_seq_max=32),
+    "hop_ranker": EngineOptions(n_ctx=512, n_batch=384, n_seq_max=32),
 }
 
 

@@ -9,6 +9,8 @@ Law: it says what to read together, never what is true.
 
 from __future__ import annotations
 
+import math
+
 from specrag_native.answering.budget import tokens_in
 from specrag_native.answering.confidence import logistic
 from specrag_native.answering.reranking import reading_text
@@ -17,6 +19,10 @@ from specrag_native.config import Config
 
 LINK = 2.0
 """What a link by titles adds to the score of a passage, a logit."""
+CANDIDATES = 0.6
+"""Share of the other passages, the best by the reranker, that are looked at, besides linked ones.
+Of 153 questions of the tuning halves that take two passages, the two were found for 96 so, and for
+97 when all were looked at, which took a third longer."""
 
 
 def look_for_hops(run: Run, models: Models, config: Config) -> None:
@@ -30,6 +36,9 @@ def look_for_hops(run: Run, models: Models, config: Config) -> None:
     if len(run.hits) < 2 or not run.ranked:
         return
     first, *others = [hit.passage for hit in run.hits]
+    linked = run.links.linked[first.id]
+    best = math.ceil(CANDIDATES * len(others))
+    others = [*others[:best], *(p for p in others[best:] if p.id in linked)]
     so_far = f"{run.question.text} {reading_text(first)}"
     texts = [reading_text(passage) for passage in others]
     with run.stage("hops"), run.may_be_cut("looking for passages that belong together"):
@@ -42,7 +51,6 @@ def look_for_hops(run: Run, models: Models, config: Config) -> None:
             return
         ranking = models.hop_ranker.rank(so_far, texts, cancel=run.flag)
         run.add("hop_ranker", ranking.usage)
-        linked = run.links.linked[first.id]
         scores = [
             float(score) + LINK * (passage.id in linked)
             for passage, score in zip(others, ranking.scores, strict=True)
