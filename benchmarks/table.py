@@ -93,6 +93,7 @@ def main() -> int:
                 "paper": paper.paper_table(),
                 "alone": drafter.alone_table(),
                 "evidence": drafter.evidence_table(),
+                "evidence sets": drafter.evidence_sets_table(),
             },
         ),
     }

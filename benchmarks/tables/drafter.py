@@ -9,10 +9,12 @@ from typing import Any
 
 from stored import RESULTS, read_rows
 
+from specrag_native.evaluation.intervals import bootstrap_mean
 from specrag_native.evaluation.records import Record
 from specrag_native.evaluation.results import ResultSet, read_folder
 
 ZERO_SHOT = RESULTS / "zero-shot"
+SHIPPED = "71adc89bc4d0"
 WEIGHTS = {
     "20439883ff20": "first sitting",
     "f171f2d1502c": "second sitting",
@@ -20,10 +22,13 @@ WEIGHTS = {
     "2d13ca16fd7a": "third sitting",
     "aaa434214388": "mean of the second and third",
     "3a2e2e83a6eb": "fourth sitting",
-    "71adc89bc4d0": "fifth sitting, answer first, shipped",
+    SHIPPED: "fifth sitting, answer first, shipped",
     "6b93b7098f05": "fourth sitting",
+    "076579bd8f3e": "sixth sitting, four times as long",
 }
 """What weights are called, by the beginning of their file's sha256."""
+_COMPARED = 20
+"""Of each set, the first questions, which every drafter but the first has drafted."""
 
 
 def drafter_table() -> str:
@@ -74,7 +79,7 @@ def drafter_table() -> str:
 
 def evidence_table() -> str:
     """Return the Markdown of how well drafters tell passages with the answer from others."""
-    rows = read_rows(RESULTS / "evidence.jsonl")
+    rows = [r for found in _drafted_alone().values() for r in found[:_COMPARED]]
     lines = [
         "| weights | questions | some draft right, where a passage holds the answer "
         "| drafts right, where theirs does | its best passage holds the answer | its best two "
@@ -122,6 +127,46 @@ def evidence_table() -> str:
         "drafted alone. A passage is best where the drafter is least inclined to begin with what "
         "says that there is no evidence; at 0.95, 0.8: of that probability."
         " `python benchmarks/bench_evidence.py SETS --drafter FILE --limit 20`.",
+    ]
+    return "\n".join(lines)
+
+
+def _drafted_alone() -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return what drafters made of each passage alone, by their digest and the set."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in read_rows(RESULTS / "evidence.jsonl"):
+        found.setdefault((row["sha256"], row["set"]), []).append(row)
+    return found
+
+
+def evidence_sets_table() -> str:
+    """Return the Markdown of what the shipped drafter draws out of passages, set by set."""
+    sets = {name: rows for (digest, name), rows in _drafted_alone().items() if digest == SHIPPED}
+    lines = [
+        "| set | questions | some draft right, where a passage holds the answer [95%] "
+        "| drafts right, where theirs does |",
+        "|---|---|---|---|",
+    ]
+    one = [r for name, rows in sets.items() if name != "hotpotqa-dev" for r in rows]
+    every = [r for rows in sets.values() for r in rows]
+    for name, rows in {**sets, "the first three together": one, "**all**": every}.items():
+        some = [any(r["right"]) for r in rows if any(r["holds"])]
+        each = [
+            right
+            for r in rows
+            for right, holds in zip(r["right"], r["holds"], strict=True)
+            if holds
+        ]
+        found = bootstrap_mean([float(x) for x in some])
+        lines.append(
+            f"| {name} | {len(rows)} | {100 * found.mean:.0f}% of {found.n} "
+            f"[{100 * found.low:.0f}, {100 * found.high:.0f}] "
+            f"| {100 * sum(each) / len(each):.0f}% of {len(each)} |"
+        )
+    lines += [
+        "",
+        "As above, the shipped weights; hotpotqa's questions take two passages and a draft sees "
+        "one. `python benchmarks/bench_evidence.py SETS --limit 60`.",
     ]
     return "\n".join(lines)
 

@@ -16,6 +16,7 @@ from specrag_native.answering.confidence import logistic
 from specrag_native.answering.reranking import reading_text
 from specrag_native.answering.run import Models, Run
 from specrag_native.config import Config
+from specrag_native.types import Passage
 
 LINK = 2.0
 """What a link by titles adds to the score of a passage, a logit."""
@@ -39,7 +40,7 @@ def look_for_hops(run: Run, models: Models, config: Config) -> None:
     linked = run.links.linked[first.id]
     best = math.ceil(CANDIDATES * len(others))
     others = [*others[:best], *(p for p in others[best:] if p.id in linked)]
-    so_far = f"{run.question.text} {reading_text(first)}"
+    so_far = question_with(run.question.text, first)
     texts = [reading_text(passage) for passage in others]
     with run.stage("hops"), run.may_be_cut("looking for passages that belong together"):
         alone = models.hop_ranker.rank(run.question.text, [""], cancel=run.flag)
@@ -56,3 +57,8 @@ def look_for_hops(run: Run, models: Models, config: Config) -> None:
             for passage, score in zip(others, ranking.scores, strict=True)
         ]
         run.hops = (first, others[scores.index(max(scores))])
+
+
+def question_with(question: str, first: Passage) -> str:
+    """Return what a hop ranker reads in place of a question: it with the first passage."""
+    return f"{question} {reading_text(first)}"

@@ -38,7 +38,7 @@ def links_of(question: str, passages: Sequence[Passage]) -> Links:
     large and small, in a passage that names it, and any in a question. Takes a search of every text
     for every title.
     """
-    titles = [_QUALIFIER.sub("", p.title).strip() for p in passages]
+    titles = [bare_title(p) for p in passages]
     asked = [_holds(question.lower(), title.lower()) for title in titles]
     holds = [[_holds(p.text, title) for title in titles] for p in passages]
 
@@ -52,6 +52,11 @@ def links_of(question: str, passages: Sequence[Passage]) -> Links:
         {passages[i].id: titles[i].lower() for i in every if asked[i]},
         {passages[i].id: frozenset(passages[j].id for j in every if belong(i, j)) for i in every},
     )
+
+
+def bare_title(passage: Passage) -> str:
+    """Return a passage's title without what stands in brackets at its end."""
+    return _QUALIFIER.sub("", passage.title).strip()
 
 
 def asked_first(links: Links, hits: Sequence[Hit]) -> list[Hit]:

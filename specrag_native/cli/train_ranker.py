@@ -1,4 +1,4 @@
-"""``specrag train pairs`` and ``specrag train ranker``: teach an embedder to rank.
+"""``specrag train pairs``, ``hops`` and ``ranker``: teach an embedder to rank.
 
 Law: as ``specrag train``: everything long shows how far it is, can be stopped, and goes on.
 """
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from specrag_native.cli.train_shared import bar, source
 
 if TYPE_CHECKING:
+    from specrag_native.training.data import Counts, DataOptions
     from specrag_native.training.fit import Step
 
 
 def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add both verbs to those of ``specrag train``."""
+    """Add the verbs to those of ``specrag train``."""
     _add_pairs(verbs)
+    _add_hops(verbs)
     _add_ranker(verbs)
 
 
@@ -30,6 +32,11 @@ def _add_pairs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Turn question sets with passages into groups: passages that answer a "
         "question, and close ones that do not. Held-back groups are written beside them.",
     )
+    _add_sources(parser)
+    parser.set_defaults(run=run_pairs)
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sets", metavar="SET[:N]", nargs="+", help="a .jsonl or .jsonl.gz question set, N questions"
     )
@@ -45,46 +52,100 @@ def _add_pairs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--held-back", type=float, default=0.02, metavar="SHARE", help="share of articles to check"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.set_defaults(run=run_pairs)
 
 
 def run_pairs(args: argparse.Namespace) -> int:
     """Make groups."""
+    from specrag_native.training.pairs import make_groups
+
+    with bar("groups", "question") as tell:
+        counts = make_groups(_options(args), args.out, report=tell)
+    return _say(args.out, counts)
+
+
+def _options(args: argparse.Namespace) -> DataOptions:
     from specrag_native.errors import ConfigError
     from specrag_native.training.data import DataOptions
     from specrag_native.training.drawing import DrawOptions
-    from specrag_native.training.pairs import make_groups
 
     if not 0 <= args.held_back < 1:
         raise ConfigError(f"--held-back must be at least 0 and below 1, got {args.held_back}")
-    options = DataOptions(
+    return DataOptions(
         sources=tuple(source(text) for text in args.sets),
         pools=tuple(args.pool),
         exclude=tuple(args.exclude),
         held_back=args.held_back,
         draw=DrawOptions(seed=args.seed),
     )
-    with bar("groups", "question") as tell:
-        counts = make_groups(options, args.out, report=tell)
-    print(f"{args.out}: {sum(counts.examples.values())} groups, {counts.held_back} held back")
+
+
+def _say(out: Path, counts: Counts) -> int:
+    print(f"{out}: {sum(counts.examples.values())} groups, {counts.held_back} held back")
     for name, number in sorted(counts.examples.items()):
         print(f"  {name}  {number}")
     return 0
 
 
+def _add_hops(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from specrag_native.training.hop_options import HopOptions
+
+    parser = verbs.add_parser(
+        "hops",
+        help="make groups of passages for a hop ranker",
+        description="Turn question sets with passages into groups for a hop ranker: a question "
+        "with a first passage, those that complete it, and others; and questions alone, of which "
+        "it tells whether one passage will do. Where sets mark one passage, questions that take "
+        "two are made up of them. Fit it with `specrag train ranker --base specrag-reranker-22m "
+        "--question-tokens 160 --pair-tokens 288`; `specrag ask --hop-ranker` takes what comes "
+        "out.",
+    )
+    _add_sources(parser)
+    for name, what in (
+        ("bridges", "made-up questions of one question that names the title of its passage"),
+        ("made-up", "made-up questions about titles, asked alone"),
+    ):
+        default = getattr(HopOptions(), name.replace("-", "_"))
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            default=default,
+            metavar="N",
+            help=f"most {what} (default: {default})",
+        )
+    parser.set_defaults(run=run_hops)
+
+
+def run_hops(args: argparse.Namespace) -> int:
+    """Make groups for a hop ranker."""
+    from specrag_native.training.hop_options import HopOptions
+    from specrag_native.training.hops import make_hop_groups
+
+    options = HopOptions(bridges=args.bridges, made_up=args.made_up)
+    with bar("groups", "question") as tell:
+        counts = make_hop_groups(_options(args), args.out, hops=options, report=tell)
+    return _say(args.out, counts)
+
+
 def _add_ranker(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "ranker",
-        help="fit a reranker on groups and export it",
+        help="fit a reranker or a hop ranker on groups and export it",
         description="Teach an embedder to rank: fit it on groups, check it on those held back, "
-        "and write an adapter and the model made of it, which `specrag ask --reranker` takes. Run "
-        "again with the same settings, it goes on from its last checkpoint.",
+        "and write an adapter and the model made of it, which `specrag ask --reranker` (or "
+        "`--hop-ranker`) takes. Run again with the same settings, it goes on from its last "
+        "checkpoint.",
     )
-    parser.add_argument("groups", type=Path, metavar="FILE", help="from specrag train pairs")
+    parser.add_argument(
+        "groups", type=Path, metavar="FILE", help="from specrag train pairs, or hops"
+    )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="checkpoints, models"
     )
-    parser.add_argument("--base", metavar="MODEL", help="an embedder (default: the default one)")
+    parser.add_argument(
+        "--base",
+        metavar="MODEL",
+        help="an embedder, or a cross-encoder to train on (default: the default embedder)",
+    )
     parser.add_argument("--name", default="reranker", metavar="NAME", help="(default: reranker)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     from specrag_native.training.rank_options import RankFitOptions
@@ -118,7 +179,7 @@ def run_ranker(args: argparse.Namespace) -> int:
     require_extra()
     from specrag_native.training.rank_fit import RankFit
 
-    base = catalog.path_for("embedder", args.base)
+    base = catalog.resolve(args.base or catalog.default("embedder")).path
     fit = RankFit(base, groups, args.out, options)
     with bar("fit", "step", initial=fit.step) as tell:
 
@@ -138,8 +199,11 @@ def run_ranker(args: argparse.Namespace) -> int:
         return 0
     print(f"{model}: {fit.step} steps")
     if held:
+        print(f"{found['groups']} held-back groups: loss {found['loss']:.3f}")
+    if found["first_right"] is not None:
         print(
-            f"of {found['groups']} held-back groups, {found['first_right']:.0%} have a passage "
-            f"first that answers; loss {found['loss']:.3f}"
+            f"  {found['first_right']:.0%} of those with right texts and others: a right one first"
         )
+    if found["told"] is not None:
+        print(f"  {found['told']:.0%} of those of one kind: told, each text by itself")
     return 0

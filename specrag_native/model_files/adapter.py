@@ -192,6 +192,8 @@ def merge(base: Path, adapter: Adapter, dst: Path, *, name: str = "") -> None:
     try:
         _copy_facts(reader, writer, name=name, ranks=_HEAD in adapter.tensors)
         for tensor in reader.tensors:
+            if tensor.name in adapter.tensors:
+                continue  # the adapter's own takes its place
             values = np.asarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
             if tensor.name in adapter.matrices:
                 change = adapter.change(tensor.name)

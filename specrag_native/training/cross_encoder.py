@@ -55,10 +55,20 @@ class PairTokens:
 
     Args:
         path: the GGUF of the embedder.
+        question_tokens: of a question, what is longer is cut at its end.
+        pair_tokens: of a pair with the model's own tokens, likewise.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        question_tokens: int = NativeCrossEncoder.QUESTION_TOKENS,
+        pair_tokens: int = NativeCrossEncoder.PAIR_TOKENS,
+    ) -> None:
         from gguf import GGUFReader
+
+        self._question_tokens, self._pair_tokens = question_tokens, pair_tokens
 
         reader = GGUFReader(path)
         self._cls, self._sep = (
@@ -69,9 +79,9 @@ class PairTokens:
 
     def pair(self, question: str, text: str) -> list[int]:
         """Return the tokens of a question and a text, cut as the engine cuts them."""
-        head = self._plain(question)[: NativeCrossEncoder.QUESTION_TOKENS]
+        head = self._plain(question)[: self._question_tokens]
         ids = [self._cls, *head, self._sep, *self._plain(text)]
-        return [*ids[: NativeCrossEncoder.PAIR_TOKENS - 1], self._sep]
+        return [*ids[: self._pair_tokens - 1], self._sep]
 
     def _plain(self, text: str) -> list[int]:
         ids = self._engine.tokenize((Segment(text),)) if text else []
@@ -79,7 +89,7 @@ class PairTokens:
 
 
 def cross_encoder(path: Path, options: RankFitOptions) -> Any:
-    """Return a torch module: the embedder of a GGUF with adapters, and a new head.
+    """Return a torch module: the embedder of a GGUF with adapters, and its head or a new one.
 
     It takes token ids and a mask, int64 and float of shape ``(n, longest)``, and returns logits of
     shape ``(n,)``.
@@ -92,7 +102,7 @@ def cross_encoder(path: Path, options: RankFitOptions) -> Any:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(options.seed)
-    config, weights = _read_bert(path)
+    config, weights, head = _read_bert(path)
     bert = BertModel(BertConfig(**config), add_pooling_layer=False)
     bert.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()}, strict=False)
     adapted = LoraConfig(
@@ -119,11 +129,18 @@ def cross_encoder(path: Path, options: RankFitOptions) -> Any:
             scores: torch.Tensor = self.out(torch.tanh(self.dense(hidden[:, 0]))).squeeze(-1)
             return scores
 
-    return CrossEncoder()
+    model = CrossEncoder()
+    own = dict(model.named_parameters())
+    for name, values in head.items():
+        own[name].data = torch.from_numpy(values).reshape(own[name].shape)
+    return model
 
 
-def _read_bert(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a BERT's configuration and weights, both by their names in transformers."""
+def _read_bert(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return a BERT's configuration, weights and head, by their names in transformers and ours.
+
+    The head is empty where the file has none.
+    """
     import numpy as np
     from gguf import GGUFReader
     from gguf.quants import dequantize
@@ -160,7 +177,8 @@ def _read_bert(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }
-    return config, {name: found[gguf] for name, gguf in names.items()}
+    head = {name: found[gguf] for name, gguf in _HEAD.items() if gguf in found}
+    return config, {name: found[gguf] for name, gguf in names.items()}, head
 
 
 def score_pairs(model: Any, pairs: Sequence[Sequence[int]], *, batch: int = 20) -> torch.Tensor:

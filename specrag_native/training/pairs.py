@@ -102,7 +102,7 @@ def group_of(example: Example, near: Neighbours, rng: random.Random) -> Group | 
     if not right:
         return None
     texts = {p.text for p in right}
-    answers = () if example.question.choices else _telling(example.answers)
+    answers = () if example.question.choices else telling(example.answers)
 
     def other(passage: Passage) -> bool:
         return passage.text not in texts and not (
@@ -130,7 +130,7 @@ def group_of(example: Example, near: Neighbours, rng: random.Random) -> Group | 
     )
 
 
-def _telling(answers: Sequence[str]) -> list[str]:
+def telling(answers: Sequence[str]) -> list[str]:
     """Return the answers but yes and no, which stand in any passage."""
     return [a for a in answers if a.lower() not in ("yes", "no")]
 

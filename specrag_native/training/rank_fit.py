@@ -41,15 +41,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a cross-encoder does with held-back groups: mean loss, share with a right one first."""
+    """What a cross-encoder does with held-back groups: their mean loss, and two shares.
+
+    ``first_right``: of groups with right texts and others, those with a right one first; ``told``:
+    of groups with one kind alone, those of which every text is told by itself, by the sign of its
+    score. ``None`` where there is no such group.
+    """
 
     groups: int
     loss: float
-    first_right: float
+    first_right: float | None
+    told: float | None
 
 
 def group_loss(scores: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor:
-    """Return the mean loss of groups; of each, the scores of right texts come first."""
+    """Return the mean loss of groups; of each, the scores of right texts come first.
+
+    A group may have right texts alone, or none.
+    """
     import torch
     from torch.nn import functional
 
@@ -58,10 +67,12 @@ def group_loss(scores: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor:
         n, size = len(group.right), len(group.right) + len(group.others)
         own = scores[at : at + size]
         at += size
-        against = [torch.cat([own[i : i + 1], own[n:]]) for i in range(n)]
-        listwise = torch.stack([-functional.log_softmax(x, 0)[0] for x in against]).mean()
         wanted = (torch.arange(size) < n).float()
-        losses.append(listwise + 0.5 * functional.binary_cross_entropy_with_logits(own, wanted))
+        loss = 0.5 * functional.binary_cross_entropy_with_logits(own, wanted)
+        if n:
+            against = [torch.cat([own[i : i + 1], own[n:]]) for i in range(n)]
+            loss = loss + torch.stack([-functional.log_softmax(x, 0)[0] for x in against]).mean()
+        losses.append(loss)
     return torch.stack(losses).mean()
 
 
@@ -69,7 +80,7 @@ class RankFit:
     """A fit of a cross-encoder in a folder: made anew, or gone on with.
 
     Args:
-        base: the GGUF of a BERT embedder.
+        base: the GGUF of a BERT embedder, or of a cross-encoder to train on.
         groups: what it learns from.
         out: folder of checkpoints, settings and losses.
         options: see :class:`RankFitOptions`.
@@ -95,7 +106,9 @@ class RankFit:
         self._claim()
         if options.threads:
             torch.set_num_threads(options.threads)
-        self._tokens = PairTokens(base)
+        self._tokens = PairTokens(
+            base, question_tokens=options.question_tokens, pair_tokens=options.pair_tokens
+        )
         self.model = cross_encoder(base, options)
         self.steps = _plan(len(groups), options)
         trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -193,15 +206,20 @@ class RankFit:
         import torch
 
         self.model.eval()
-        total, right = 0.0, 0
+        total = 0.0
+        first: list[bool] = []
+        told: list[bool] = []
         with torch.no_grad():
             for done, group in enumerate(held, 1):
                 scores = score_pairs(self.model, self._pairs([group]))
                 total += float(group_loss(scores, [group]))
-                right += int(scores.argmax()) < len(group.right)
+                if group.right and group.others:
+                    first.append(int(scores.argmax()) < len(group.right))
+                else:
+                    told.append(bool(((scores > 0) == bool(group.right)).all()))
                 if report:
                     report(done, len(held))
-        return Found(len(held), total / max(1, len(held)), right / max(1, len(held)))
+        return Found(len(held), total / max(1, len(held)), _share(first), _share(told))
 
     def export(self, path: Path, *, name: str) -> Adapter:
         """Write the adapter with its head.
@@ -215,6 +233,10 @@ class RankFit:
         )
         write_adapter(path, adapter)
         return adapter
+
+
+def _share(found: Sequence[bool]) -> float | None:
+    return sum(found) / len(found) if found else None
 
 
 def _plan(n_groups: int, options: RankFitOptions) -> list[list[int]]:

@@ -17,7 +17,9 @@ class RankFitOptions:
 
     ``rank`` and ``alpha`` are those of the adapter; ``rate`` is the peak learning rate: linear
     warm-up over ``warmup`` steps, then a cosine to a twentieth; ``groups`` make one step;
-    ``epochs`` may be a fraction.
+    ``epochs`` may be a fraction. Of a question ``question_tokens`` are read, of a pair
+    ``pair_tokens`` with the model's own ones; the defaults are those of a reranker, a hop ranker
+    reads 160 and 288.
     """
 
     rank: int = 32
@@ -28,6 +30,8 @@ class RankFitOptions:
     epochs: float = 1.0
     clip: float = 1.0
     seed: int = 0
+    question_tokens: int = 64
+    pair_tokens: int = 192
     save_every: int = 100
     threads: int = 0
 
@@ -35,6 +39,11 @@ class RankFitOptions:
         for name in ("rank", "groups", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 1 <= self.question_tokens <= self.pair_tokens - 3 <= 509:
+            raise ConfigError(
+                "question_tokens must be at least 1 and 3 fewer than pair_tokens, of which there "
+                f"are at most 512; got {self.question_tokens} and {self.pair_tokens}"
+            )
         for name in ("alpha", "rate", "epochs", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
