@@ -19,7 +19,8 @@ from stored import RESULTS, read_rows
 from specrag_native.answering.calibration import taught_to
 from specrag_native.answering.drafter import Drafter
 from specrag_native.config import Config
-from specrag_native.engine import NativeEmbedder, NativeEngine
+from specrag_native.encoders import NativeEmbedder
+from specrag_native.engine import NativeEngine
 from specrag_native.engine_options import EngineOptions
 from specrag_native.evaluation import machine
 from specrag_native.evaluation.datasets import read_dataset

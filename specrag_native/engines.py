@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from specrag_native.engine import NativeCrossEncoder, NativeEmbedder, NativeEngine
+from specrag_native.encoders import NativeCrossEncoder, NativeEmbedder
+from specrag_native.engine import NativeEngine
 from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ConfigError, ModelFileError
 from specrag_native.passage_cache import CacheFolder

@@ -216,7 +216,8 @@ def test_vectors_of_the_converted_model_agree_with_the_reference_pipeline() -> N
     The matrices here are float16, whose rounding moves a cosine by some 1e-6; 0.999 would be
     missed by a wrong pooling, a wrong norm or one wrong token.
     """
-    from specrag_native.engine import NativeEmbedder, NativeEngine
+    from specrag_native.encoders import NativeEmbedder
+    from specrag_native.engine import NativeEngine
     from specrag_native.engine_options import EngineOptions
 
     try:

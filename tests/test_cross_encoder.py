@@ -14,7 +14,8 @@ from test_convert import CONFIG, VOCAB, weights, write_safetensors
 from specrag_native.answering.pipeline import Pipeline
 from specrag_native.answering.repair import MOST_EXTRACTED
 from specrag_native.config import Config
-from specrag_native.engine import NativeCrossEncoder, NativeEmbedder, NativeEngine
+from specrag_native.encoders import NativeCrossEncoder, NativeEmbedder
+from specrag_native.engine import NativeEngine
 from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import Cancelled, ConfigError, ModelFileError
 from specrag_native.model_files.adapter import Adapter, merge, read_adapter, write_adapter

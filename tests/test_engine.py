@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from specrag_native.engine import NativeCrossEncoder, NativeEmbedder, NativeEngine
+from specrag_native.encoders import NativeCrossEncoder, NativeEmbedder
+from specrag_native.engine import NativeEngine
 from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import Cancelled, ContextFullError, ModelFileError
 from specrag_native.native import new_cancel_flag, quantise

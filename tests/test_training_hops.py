@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -19,7 +20,7 @@ from specrag_native.training.bridges import Bridges, Titles
 from specrag_native.training.data import DataOptions, Source
 from specrag_native.training.hop_options import HopOptions
 from specrag_native.training.hops import BRIDGE, MADE_UP, make_hop_groups
-from specrag_native.training.pairs import Group, read_groups
+from specrag_native.training.pairs import Group, read_groups, write_groups
 from specrag_native.types import Passage, Question
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -197,7 +198,8 @@ def test_a_fit_goes_on_from_a_cross_encoder_and_tells_questions(
     base: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    from specrag_native.engine import NativeCrossEncoder, NativeEngine
+    from specrag_native.encoders import NativeCrossEncoder
+    from specrag_native.engine import NativeEngine
     from specrag_native.engine_options import EngineOptions
     from specrag_native.model_files.adapter import build
 
@@ -243,3 +245,43 @@ def test_tokens_that_leave_no_room_for_a_text_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="got 190 and 192"):
         RankFitOptions(question_tokens=190)
+
+
+def test_both_commands_lead_to_a_model_that_the_engine_runs(
+    base: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for module in ("torch", "peft", "transformers"):
+        pytest.importorskip(module, reason="the train extra is not installed")
+    from specrag_native.cli.main import main
+    from specrag_native.encoders import NativeCrossEncoder
+    from specrag_native.engine import NativeEngine
+    from specrag_native.engine_options import EngineOptions
+
+    several = ask("m", "Where was its author born?", "Port Merrow", [BOOK, AUTHOR], TOWNS)
+    rows = [*(as_row(dataclasses.replace(several, id=f"m{i}")) for i in range(4)), as_row(BORN)]
+    path = tmp_path / "set.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    groups, out = tmp_path / "groups.jsonl", tmp_path / "fit"
+    made = ["train", "hops", str(path), "--out", str(groups), "--held-back", "0", "--made-up", "3"]
+    assert main(made) == 0
+    assert "20 groups, 0 held back" in capsys.readouterr().out
+    held = read_groups(groups)[:5]
+    write_groups(tmp_path / "groups-check.jsonl", held)
+    learnt = ["train", "ranker", str(groups), "--base", str(base), "--out", str(out)]
+    sizes = ["--rank", "4", "--groups", "6", "--question-tokens", "24", "--pair-tokens", "48"]
+    assert main([*learnt, *sizes, "--name", "mine", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (
+        found["steps"] == 4
+        and found["groups"] == 5
+        and found["model"] == str(out / "mine-f16.gguf")
+    )
+    losses = (out / "loss.jsonl").read_text().splitlines()
+    assert [json.loads(x)["examples"] for x in losses] == [6, 6, 6, 2]
+    options = EngineOptions(n_ctx=256, n_batch=64, n_seq_max=4)
+    ranker = NativeCrossEncoder(NativeEngine(out / "mine-f16.gguf", options))
+    assert len(ranker.rank("what is red", ["red is red", ""]).scores) == 2
+    assert main([*learnt, *sizes, "--groups", "7"]) == 2
+    assert "holds a fit with another options" in capsys.readouterr().err

@@ -171,7 +171,8 @@ def test_a_fit_that_was_stopped_ends_as_an_unbroken_one(base: Path, tmp_path: Pa
 def test_what_was_learnt_is_what_the_engine_runs(base: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="the train extra is not installed")
 
-    from specrag_native.engine import NativeCrossEncoder, NativeEngine
+    from specrag_native.encoders import NativeCrossEncoder
+    from specrag_native.engine import NativeEngine
     from specrag_native.engine_options import EngineOptions
     from specrag_native.model_files.adapter import build
     from specrag_native.training.cross_encoder import score_pairs

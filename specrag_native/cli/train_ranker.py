@@ -136,7 +136,7 @@ def _add_ranker(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "checkpoint.",
     )
     parser.add_argument(
-        "groups", type=Path, metavar="FILE", help="from specrag train pairs, or hops"
+        "file", type=Path, metavar="FILE", help="groups, from specrag train pairs or hops"
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="checkpoints, models"
@@ -173,8 +173,8 @@ def run_ranker(args: argparse.Namespace) -> int:
     options = RankFitOptions(
         **{f.name: getattr(args, f.name) for f in dataclasses.fields(RankFitOptions)}
     )
-    groups = read_groups(args.groups)
-    check = args.groups.with_name(f"{args.groups.stem}-check{args.groups.suffix}")
+    groups = read_groups(args.file)
+    check = args.file.with_name(f"{args.file.stem}-check{args.file.suffix}")
     held = read_groups(check) if check.exists() and check.stat().st_size else []
     require_extra()
     from specrag_native.training.rank_fit import RankFit

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specrag_native.engine import NativeCrossEncoder, NativeEngine
+from specrag_native.encoders import NativeCrossEncoder
+from specrag_native.engine import NativeEngine
 from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ModelFileError
 from specrag_native.model_files.adapter import Adapter
@@ -68,14 +69,14 @@ class PairTokens:
     ) -> None:
         from gguf import GGUFReader
 
-        self._question_tokens, self._pair_tokens = question_tokens, pair_tokens
-
         reader = GGUFReader(path)
         self._cls, self._sep = (
             int(reader.get_field(f"tokenizer.ggml.{name}_token_id").contents())
             for name in ("bos", "seperator")  # the file format's own spelling
         )
         self._engine = NativeEngine(path, EngineOptions(n_ctx=512, n_batch=512, n_seq_max=2))
+        self._question_tokens = question_tokens
+        self._pair_tokens = min(pair_tokens, self._engine.model.n_ctx_train)  # as the engine does
 
     def pair(self, question: str, text: str) -> list[int]:
         """Return the tokens of a question and a text, cut as the engine cuts them."""
