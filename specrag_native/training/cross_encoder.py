@@ -8,6 +8,7 @@ two layers on the first token gives the score.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,9 @@ def cross_encoder(path: Path, options: RankFitOptions) -> Any:
     class CrossEncoder(torch.nn.Module):  # type: ignore[misc]  # torch is optional
         def __init__(self) -> None:
             super().__init__()
-            self.bert = get_peft_model(bert, adapted)
+            with warnings.catch_warnings():  # of what peft asks of transformers
+                warnings.simplefilter("ignore", FutureWarning)
+                self.bert = get_peft_model(bert, adapted)
             self.dense = torch.nn.Linear(config["hidden_size"], config["hidden_size"])
             self.out = torch.nn.Linear(config["hidden_size"], 1)
 
