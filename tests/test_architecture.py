@@ -20,6 +20,7 @@ LADDER = (
     {"chat", "prompts", "native"},
     {"model_files"},
     {"engine"},
+    {"encoders"},
     {"tuning", "passage_cache"},
     {"engines"},
     {"ingest", "retrieval", "answering"},
