@@ -6,6 +6,7 @@
 
 #include <optional>
 
+#include "amx.h"
 #include "engine.h"
 #include "errors.h"
 #include "library.h"
@@ -312,6 +313,10 @@ PYBIND11_MODULE(_core, m) {
     m.def("library_version", &library_version);
     m.def("library_build_version", &library_build_version);
     m.def("system_info", &system_info);
+    m.def("amx_state", [] {
+        start_library();
+        return amx_state();
+    });
     m.def("supports_gpu_offload", &supports_gpu_offload);
     m.def("devices", &devices);
     m.def("quantise", &quantise, "src"_a, "dst"_a, "type"_a, "threads"_a = 0,

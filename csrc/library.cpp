@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "amx.h"
 #include "ggml-backend.h"
 #include "llama.h"
 
@@ -37,6 +38,7 @@ void start_library() {
     std::call_once(once, [] {
         llama_log_set(on_log, nullptr);
         llama_backend_init();
+        keep_amx_off();
     });
 }
 

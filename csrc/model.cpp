@@ -3,6 +3,7 @@
 #include <array>
 #include <map>
 
+#include "amx.h"
 #include "errors.h"
 #include "ggml-backend.h"
 #include "library.h"
@@ -63,6 +64,7 @@ Model::Model(const std::string& path, const ModelOptions& options,
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers = options.n_gpu_layers;
     params.main_gpu = options.main_gpu;
+    if (must_avoid_amx()) params.use_extra_bufts = false;
     if (!options.use_mmap) params.load_mode = LLAMA_LOAD_MODE_NONE;
     params.progress_callback = [](float, void* flag) {
         return flag == nullptr || !static_cast<const std::atomic<bool>*>(flag)->load();

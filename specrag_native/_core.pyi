@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['CancelFlag', 'Cancelled', 'Completion', 'ContextFullError', 'DecodeError', 'Device', 'Engine', 'EngineFacts', 'Model', 'ModelError', 'ModelFacts', 'RunCacheFacts', 'Segment', 'SegmentScore', 'Stage', 'Usage', 'devices', 'library_build_version', 'library_version', 'quantisation_types', 'quantise', 'start_library', 'supports_gpu_offload', 'system_info']
+__all__: list[str] = ['CancelFlag', 'Cancelled', 'Completion', 'ContextFullError', 'DecodeError', 'Device', 'Engine', 'EngineFacts', 'Model', 'ModelError', 'ModelFacts', 'RunCacheFacts', 'Segment', 'SegmentScore', 'Stage', 'Usage', 'amx_state', 'devices', 'library_build_version', 'library_version', 'quantisation_types', 'quantise', 'start_library', 'supports_gpu_offload', 'system_info']
 class ModelError(RuntimeError):
     pass
 class ContextFullError(RuntimeError):
@@ -214,6 +214,8 @@ class Engine:
     @property
     def facts(self) -> EngineFacts:
         ...
+def amx_state() -> str:
+    ...
 def devices() -> list[Device]:
     ...
 def library_build_version() -> str:

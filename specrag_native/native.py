@@ -94,11 +94,15 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class LibraryFacts:
-    """The library in this process: versions, CPU features, devices and the files it came from."""
+    """The library in this process: versions, CPU features, devices and the files it came from.
+
+    ``amx`` is "absent", "off" (compiled into the library, and kept from use) or "on".
+    """
 
     version: str
     build_version: str
     system_info: str
+    amx: str
     supports_gpu_offload: bool
     devices: tuple[Device, ...]
     libraries: tuple[str, ...]
@@ -111,6 +115,7 @@ def library_facts() -> LibraryFacts:
         version=core.library_version(),
         build_version=core.library_build_version(),
         system_info=core.system_info(),
+        amx=core.amx_state(),
         supports_gpu_offload=core.supports_gpu_offload(),
         devices=tuple(
             Device(d.name, d.description, d.kind, d.memory_total) for d in core.devices()

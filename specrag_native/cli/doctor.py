@@ -103,6 +103,7 @@ def _native(problems: list[str]) -> dict[str, Any]:
         "library": facts.version,
         "built_for": facts.build_version,
         "cpu_features": facts.system_info,
+        "amx": facts.amx,
         "gpu_offload": facts.supports_gpu_offload,
         "devices": [f"{d.name}: {d.description} ({d.kind})" for d in facts.devices],
         "loaded_from": list(facts.libraries),
