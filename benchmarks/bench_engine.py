@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rivals import shared as rivals
 
 from specrag_native import prompts
 from specrag_native.engine import NativeEngine
@@ -79,8 +80,7 @@ def measure(benchmark: Any, work: Callable[[], Any], **facts: Any) -> Any:
 
 def raw_rate(path: Path, n_tokens: int, n_outputs: int) -> float:
     """Tokens per second of the library's decode call alone for one batch of a shape."""
-    import llama_cpp
-
+    llama_cpp = rivals.llama_cpp()
     model_ = llama_cpp.llama_model_load_from_file(
         str(path).encode(), llama_cpp.llama_model_default_params()
     )
@@ -126,9 +126,7 @@ def drafter() -> NativeEngine:
 
 @pytest.fixture(scope="module")
 def drafter_rival() -> Iterator[Any]:
-    import llama_cpp
-
-    rival = llama_cpp.Llama(
+    rival = rivals.llama_cpp().Llama(
         str(model("drafter")), n_ctx=4096, n_threads=THREADS, n_threads_batch=THREADS, verbose=False
     )
     yield rival
@@ -191,9 +189,7 @@ def verifier() -> NativeEngine:
 
 @pytest.fixture(scope="module")
 def verifier_rival() -> Iterator[Any]:
-    import llama_cpp
-
-    rival = llama_cpp.Llama(
+    rival = rivals.llama_cpp().Llama(
         str(model("verifier")),
         n_ctx=512,
         n_threads=THREADS,

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rivals.shared import llama_cpp
 from stored import RESULTS
 
 from specrag_native.cli.status import disk_bytes
@@ -241,13 +242,11 @@ def _search_million(folder: Path) -> None:
 
 def embed(args: argparse.Namespace) -> None:
     """Compare passages embedded per second with llama-cpp-python on the same model and threads."""
-    import llama_cpp
-
     rows = read_rows(args.corpus, args.limit)
     texts = [f"{row.get('title', '')}\n{row['text']}" for row in rows]
     path = args.model
     ours = Engines(ModelPaths(path, path, path), threads=args.threads).embedder
-    rival = llama_cpp.Llama(
+    rival = llama_cpp().Llama(
         str(path), embedding=True, n_ctx=512, n_threads=args.threads, verbose=False
     )
     ours.embed(texts[:4])

@@ -15,7 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from rivals.shared import ChatML, Retrieving, answered, model_path, read, text_of, threads_of
+from rivals.shared import (
+    ChatML,
+    Retrieving,
+    answered,
+    llama_cpp,
+    model_path,
+    read,
+    text_of,
+    threads_of,
+)
 from specrag_native import prompts
 from specrag_native.answering.subsets import draw_subsets
 from specrag_native.answering.verifier import best, draft_score, log_add, span_score
@@ -37,9 +46,7 @@ class _Scoring:
     """One ``Llama`` with ``logits_all``; it keeps the logits of every past token."""
 
     def __init__(self, path: Path, *, threads: int, n_ctx: int) -> None:
-        import llama_cpp
-
-        self.llama = llama_cpp.Llama(
+        self.llama = llama_cpp().Llama(
             str(path),
             n_ctx=n_ctx,
             n_threads=threads,

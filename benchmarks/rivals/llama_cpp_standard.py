@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rivals.shared import Retrieving, answered, model_path, read, standard_text, threads_of
+from rivals.shared import (
+    Retrieving,
+    answered,
+    llama_cpp,
+    model_path,
+    read,
+    standard_text,
+    threads_of,
+)
 from specrag_native.config import Config
 from specrag_native.types import Answer, Hit, Question, Usage
 
@@ -19,9 +27,7 @@ class LlamaStandardRAG:
     """One ``Llama`` that reads all passages and answers."""
 
     def __init__(self, path: Path, *, threads: int, config: Config, n_ctx: int = 4096) -> None:
-        import llama_cpp
-
-        self._llama = llama_cpp.Llama(
+        self._llama = llama_cpp().Llama(
             str(path), n_ctx=n_ctx, n_threads=threads, n_threads_batch=threads, verbose=False
         )
         self._config = config

@@ -13,8 +13,20 @@ from typing import Any
 from specrag_native import prompts
 from specrag_native.chat import lay_out_chat
 from specrag_native.config import Config
+from specrag_native.native import load_core
 from specrag_native.protocol import Prompt, Segment
 from specrag_native.types import Answer, Hit, Passage, Question, Usage, Verdict
+
+
+def llama_cpp() -> Any:
+    """Return llama-cpp-python, with its library started as our engine starts it.
+
+    So both compute with the same kernels, and neither with those for AMX, which crash.
+    """
+    import llama_cpp
+
+    load_core().start_library()
+    return llama_cpp
 
 
 class ChatML:
