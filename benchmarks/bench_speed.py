@@ -6,10 +6,11 @@ are loaded and passages embedded before. *cold*: no model has computed any of th
 *cached*: the drafter has read each before, and the verifier the one that it reads first; what they
 computed is in memory. *standard-cached*: so has the verifier each for standard RAG, standalone.
 *standard-nearest* reads only the two passages most similar to the question. The settings are those
-fitted for the two models; *llama-cpp-speculative*, which a user would write after the paper, writes
-and verifies every draft, of several passages each, and *llama-cpp-speculative-untuned* does so with
-the drafter's base, as one without this project's drafter would. *paper* is what the former does, on
-our engine. Answers are appended to
+fitted for the two models; *llama-cpp-documented*, which a user would write after the paper, writes
+and verifies every draft, of several passages each, with the library's documented `logprobs`;
+*llama-cpp-speculative* reads its logits in its memory instead, which takes knowing its code; with
+*-untuned* they do so with the drafter's base, as one without this project's drafter would. *paper*
+is what the former do, on our engine. Answers are appended to
 benchmarks/results/speed.jsonl as they come; what stands there of this machine is not measured
 again. With --records DIR they are also kept there as `specrag eval --half report --out DIR` keeps
 them (with --top 15 for musique), so that it need not answer them again.
@@ -58,7 +59,8 @@ WORKLOADS = {"hotpotqa": (5, 2), "triviaqa": (4, 2), "musique": (10, 6)}
 MOST_PASSAGES = 15
 METHODS = (
     *("standard", "cold", "cached", "llama-cpp-standard", "llama-cpp-speculative"),
-    *("llama-cpp-speculative-untuned", "paper", "standard-cached", "standard-nearest"),
+    *("llama-cpp-speculative-untuned", "llama-cpp-documented", "llama-cpp-documented-untuned"),
+    *("paper", "standard-cached", "standard-nearest"),
 )
 UNTUNED = "smollm2-135m-instruct"
 """What the drafter was trained from."""
@@ -132,6 +134,7 @@ class Workload:
                     self.models.verifier,
                     threads=physical_cores(),
                     config=self._by_the_paper.replace(**taught_to(drafter)),
+                    documented="documented" in name,
                 )
         rival = self._rivals[name]
         return lambda q, hits, vector: rival.answer(q, hits=hits, question_vector=vector)

@@ -1,8 +1,9 @@
 """Speculative RAG on ``llama_cpp.Llama`` alone: one draft after another, ``logits_all`` for scores.
 
 Law: the same subsets, prompts and scores as the project's own; everything else as that library
-offers it. Log-probabilities are taken from ``Llama.scores`` by numpy, not by the far slower
-``logprobs`` option.
+offers it. Log-probabilities are asked for in two ways: by the option that the library documents for
+them, ``logprobs``, which sorts the whole vocabulary behind every token; or taken from
+``Llama.scores`` by numpy, as one would who read the library's code.
 """
 
 from __future__ import annotations
@@ -41,9 +42,12 @@ from specrag_native.types import (
     Verdict,
 )
 
+_N_TOLD = 20
+"""Of so many tokens the library is asked for the log-probability behind a text."""
 
-class _Scoring:
-    """One ``Llama`` with ``logits_all``; it keeps the logits of every past token."""
+
+class _Model:
+    """One ``Llama`` with ``logits_all``."""
 
     def __init__(self, path: Path, *, threads: int, n_ctx: int) -> None:
         self.llama = llama_cpp().Llama(
@@ -58,6 +62,10 @@ class _Scoring:
 
     def tokens(self, text: str) -> list[int]:
         return list(self.llama.tokenize(text.encode("utf-8"), add_bos=False, special=True))
+
+
+class _Scoring(_Model):
+    """Log-probabilities are computed from the logits where ``Llama`` keeps them."""
 
     def evaluate(self, tokens: list[int]) -> None:
         """Compute a text from its beginning, reusing the longest prefix of the last one."""
@@ -103,14 +111,69 @@ class _Scoring:
         return text.decode("utf-8", "replace"), LogprobSpan(logprob, len(out)), out
 
 
+class _Documented(_Model):
+    """``create_completion`` writes and tells log-probabilities."""
+
+    _told: dict[str, Any]
+
+    def evaluate(self, tokens: list[int]) -> None:
+        """Let a text be repeated with its log-probabilities, and one token be written behind it.
+
+        The library repeats only text, and tells log-probabilities of the right tokens only behind
+        a first one that it leaves out.
+        """
+        text = self.llama.detokenize([self.llama.token_bos(), *tokens], special=True).decode()
+        done = self._complete(text, max_tokens=1, echo=True, logprobs=_N_TOLD)
+        self._told = done["choices"][0]["logprobs"]
+
+    def logprob(self, position: int, token: int) -> float:
+        """Return that of the first token written, ``token``; at most the least of those told."""
+        told: dict[str, float] = self._told["top_logprobs"][-1]
+        return told.get(self.llama.detokenize([token]).decode(), min(told.values()))
+
+    def span(self, tokens: list[int], begin: int, end: int) -> LogprobSpan:
+        first, last = (len(self.llama.detokenize(tokens[:n]).decode()) for n in (begin, end))
+        told = zip(self._told["text_offset"], self._told["token_logprobs"], strict=True)
+        found = [logprob for offset, logprob in told if first <= offset < last]
+        return LogprobSpan(sum(found), len(found))
+
+    def line(self, tokens: list[int], max_tokens: int) -> tuple[str, LogprobSpan, list[int]]:
+        """Continue a text greedily to the end of a line."""
+        done = self._complete(tokens, max_tokens=max_tokens, stop=["\n"], logprobs=1)
+        text = str(done["choices"][0]["text"])
+        said = self.tokens(text)
+        logprobs = done["choices"][0]["logprobs"]["token_logprobs"][: len(said)]
+        return text, LogprobSpan(sum(logprobs), len(logprobs)), said
+
+    def _complete(self, prompt: str | list[int], **options: Any) -> Any:
+        tokens = self.tokens(prompt) if isinstance(prompt, str) else prompt
+        shared = self.llama.longest_token_prefix(
+            self.llama.input_ids[: self.llama.n_tokens].tolist(), tokens
+        )
+        done: Any = self.llama.create_completion(prompt, temperature=0.0, **options)
+        written = done["usage"]["completion_tokens"]
+        self.usage = self.usage + Usage(
+            prefilled=len(tokens) - shared, reused=shared, decoded=written
+        )
+        return done
+
+
 class LlamaSpeculativeRAG:
     """Drafts one after another, then verifies one after another."""
 
     def __init__(
-        self, drafter: Path, verifier: Path, *, threads: int, config: Config, n_ctx: int = 1536
+        self,
+        drafter: Path,
+        verifier: Path,
+        *,
+        threads: int,
+        config: Config,
+        n_ctx: int = 1536,
+        documented: bool = False,
     ) -> None:
-        self._drafter = _Scoring(drafter, threads=threads, n_ctx=n_ctx)
-        self._verifier = _Scoring(verifier, threads=threads, n_ctx=512)
+        kind = _Documented if documented else _Scoring
+        self._drafter = kind(drafter, threads=threads, n_ctx=n_ctx)
+        self._verifier = kind(verifier, threads=threads, n_ctx=512)
         self._config = config
 
     def answer(

@@ -25,7 +25,11 @@ METHODS = {
 }
 NAIVE = {
     "cold": METHODS["cold"],
-    "llama-cpp-speculative": "Speculative RAG, llama_cpp.Llama, one draft after another",
+    "llama-cpp-documented": "Speculative RAG, llama_cpp.Llama, one draft after another, its "
+    "documented `logprobs`",
+    "llama-cpp-documented-untuned": "the same, with the drafter's base, not trained to draft",
+    "llama-cpp-speculative": "Speculative RAG, llama_cpp.Llama, one draft after another, its "
+    "logits read by numpy",
     "llama-cpp-speculative-untuned": "the same, with the drafter's base, not trained to draft",
     "paper": "the same with our drafter, on our engine",
 }

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from specrag_native.errors import EngineError
 from specrag_native.hardware import cpu_name
 from specrag_native.model_files import catalog
 from specrag_native.model_files.model_dir import hash_file
+from specrag_native.native import library_facts
 
 
 def commit() -> str:
@@ -60,7 +62,7 @@ def describe(
     except importlib.metadata.PackageNotFoundError:
         library = "unknown"
     facts = {
-        "cpu": cpu_name(),
+        "cpu": cpu_name() + (" with AMX" if uses_amx() else ""),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -70,6 +72,14 @@ def describe(
     }
     used = {role: dict(settings) for role, settings in (tuned or {}).items() if settings}
     return {**facts, "tuned": used} if used else facts
+
+
+def uses_amx() -> bool:
+    """Return whether the library computes with AMX, which makes another machine of this one."""
+    try:
+        return library_facts().amx == "on"
+    except EngineError:
+        return False
 
 
 @functools.lru_cache(maxsize=16)
