@@ -8,8 +8,9 @@ namespace specrag {
 // GCC takes the library's tile configuration for a dead store (ggml-org/llama.cpp, pull request
 // 26954), and the first product on tiles then ends the process with an illegal instruction. So the
 // library is made to choose its kernels while the system refuses AMX to this process; it then takes
-// those for AVX-512. SPECRAG_AMX=1 leaves it the choice, for a library compiled by Clang. Called
-// once, before a model is loaded; does nothing where the library has no such kernels.
+// those for AVX-512. SPECRAG_AMX=1 leaves it the choice, for a library compiled by another
+// compiler. Called once, before a model is loaded; does nothing where the library has no such
+// kernels.
 void keep_amx_off();
 
 // "absent", "off", or "on": the library computes with it, by SPECRAG_AMX, or could, as another part
