@@ -7,10 +7,9 @@ again, as long as settings, models and wording stay.
 
 ``methods`` are the methods as they are by default, over seven sets (docs/results.md).
 ``ablations`` are the paper's: drafts of two passages each, all of them scored, without repair, and
-what becomes of it when one thing is left out or changed, over two sets. They are of the drafter of
-today, which gives the answer first; docs/ablations.md shows those of the one before, until there
-are as many of these. ``systems`` are the field's other methods, and the paper's with the verifier
-as its own drafter, over the same two.
+what becomes of it when one thing is left out or changed, over two sets (docs/ablations.md).
+``systems`` are the field's other methods, and the paper's with the verifier as its own drafter,
+over the same two (docs/systems.md).
 
     python benchmarks/evaluate.py FOLDER_OF_SETS --limit 100 --minutes 120
     python benchmarks/evaluate.py FOLDER_OF_SETS --limit 100 --minutes 120 --what ablations
@@ -84,7 +83,7 @@ PLANS = {
         RESULTS / "eval", SETS, (("--method", f"standard,speculative,drafter,{NEAREST_METHOD}"),)
     ),
     "ablations": Plan(
-        RESULTS / "ablations-answer-first",
+        RESULTS / "ablations",
         TWO_SETS,
         (
             (
