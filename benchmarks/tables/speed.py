@@ -67,29 +67,37 @@ def _made_by(row: Row) -> tuple[Any, ...]:
 
 
 def naive_table() -> str:
-    """Return the Markdown of Speculative RAG beside what a user would write after the paper."""
-    found = read_latest(NAIVE, beside="llama-cpp-speculative")
-    if not found:
+    """Return the Markdown of Speculative RAG beside what a user would write after the paper.
+
+    Each machine on which the drafter's base was measured has rows of its own.
+    """
+    runs = [read_latest(NAIVE, beside=name) for name in NAIVE if name.endswith("untuned")]
+    groups = [(workload, group) for run in runs for workload, group in run.items()]
+    if not groups:
         return "Not measured yet."
     lines = [
         "| workload | method | n | seconds, median (range) | times as long as ours | right "
         "| draft, verify, repair s | drafter tokens | verifier tokens |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for workload, by_method in found.items():
+    described = []
+    for workload, by_method in groups:
         ours = by_method.get("cold", {})
+        machines = [r["machine"] for answered in by_method.values() for r in answered.values()]
+        described.append(_described(machines))
+        where = f"{WORKLOADS[workload]}, {machines[-1]['cpu'].split('(')[0].strip()}"
         for method, answered in by_method.items():
             both = [(r["seconds"], ours[i]["seconds"]) for i, r in answered.items() if i in ours]
             cells = _cells(answered, f"{_times(both):.1f}" if both else "not known")
-            lines.append(f"| {WORKLOADS[workload]} | {NAIVE[method]} | {' | '.join(cells)} |")
-    machines = [r["machine"] for m in found.values() for a in m.values() for r in a.values()]
+            lines.append(f"| {where} | {NAIVE[method]} | {' | '.join(cells)} |")
     return "\n".join(
         [
             *lines,
             "",
-            f"{_described(machines)}; `python benchmarks/bench_speed.py hotpotqa --questions "
+            f"{'. '.join(described)}. `python benchmarks/bench_speed.py hotpotqa --questions "
             f"SET.jsonl.gz --limit N --methods {','.join(NAIVE)}`: subsets of several passages as "
-            "in the paper, every draft written and scored, `logits_all` for the scores, no repair.",
+            "in the paper, every draft written and scored, `logits_all` for the scores, no repair. "
+            "A method with fewer questions than ours is compared on those.",
         ]
     )
 
