@@ -91,17 +91,17 @@ void keep_amx_off() {
 #endif
 }
 
-std::string amx_state() {
-    if (!is_compiled_in()) return "absent";
-    return has_tiles() ? "on" : "off";
-}
-
 bool must_avoid_amx() {
 #if defined(__linux__) && defined(__x86_64__)
     return !is_wanted() && has_tiles();
 #else
     return false;
 #endif
+}
+
+std::string amx_state() {
+    if (!is_compiled_in()) return "absent";
+    return has_tiles() && !must_avoid_amx() ? "on" : "off";
 }
 
 }  // namespace specrag

@@ -13,12 +13,11 @@ namespace specrag {
 // kernels.
 void keep_amx_off();
 
-// "absent", "off", or "on": the library computes with it, by SPECRAG_AMX, or could, as another part
-// of this process had asked the system for it before.
-std::string amx_state();
-
-// Whether weights must stay as they are in the file, as the library would lay them out for AMX
-// unasked.
+// Whether weights must stay as they are in the file: the library would lay them out for AMX
+// unasked, as another part of this process had asked the system for it before.
 bool must_avoid_amx();
+
+// "absent" (not compiled in), "off" or "on".
+std::string amx_state();
 
 }  // namespace specrag

@@ -57,5 +57,5 @@ def test_it_is_kept_from_use_where_another_library_was_granted_it(tmp_path: Path
     run = generate(tmp_path, ASK_THE_SYSTEM_FIRST + GENERATE)
     assert run.returncode == 0, run.stderr
     state, n_tokens = run.stdout.split()
-    assert state == "on"
+    assert state == "off"
     assert int(n_tokens) == 4
