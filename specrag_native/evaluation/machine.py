@@ -17,7 +17,7 @@ from specrag_native.errors import EngineError
 from specrag_native.hardware import cpu_name
 from specrag_native.model_files import catalog
 from specrag_native.model_files.model_dir import hash_file
-from specrag_native.native import library_facts
+from specrag_native.native import load_core
 
 
 def commit() -> str:
@@ -77,9 +77,10 @@ def describe(
 def uses_amx() -> bool:
     """Return whether the library computes with AMX, which makes another machine of this one."""
     try:
-        return library_facts().amx == "on"
+        state: str = load_core().amx_state()
     except EngineError:
         return False
+    return state == "on"
 
 
 @functools.lru_cache(maxsize=16)
