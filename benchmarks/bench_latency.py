@@ -159,7 +159,7 @@ def test_answer(
     n = len(bench.answers)
     benchmark.group = state
     own = Engines(paths)
-    tuned = {r: own.tuned(r) for r in ("drafter", "verifier")} if method in OWN else {}
+    tuned = own.tuned_roles() if method in OWN else {}
     benchmark.extra_info.update(machine.describe(threads=physical_cores(), tuned=tuned))
     used = {r: p for r in ("drafter", "verifier", "embedder") if (p := getattr(paths, r))}
     benchmark.extra_info["models"] = machine.model_files(used)

@@ -50,6 +50,7 @@ from specrag_native.evaluation.runner import Provenance, evidence_given, record
 from specrag_native.evaluation.variants import expand
 from specrag_native.hardware import physical_cores
 from specrag_native.model_files import catalog
+from specrag_native.model_files.weights import written_as
 from specrag_native.retrieval.embedding import embedding_text
 from specrag_native.types import Answer, Hit, Passage, Question
 
@@ -129,8 +130,9 @@ class Workload:
 
                 untuned = name.endswith("untuned")
                 drafter = catalog.path_for("drafter", UNTUNED) if untuned else self.models.drafter
+                weights = self.engines.options("drafter").weights
                 self._rivals[name] = LlamaSpeculativeRAG(
-                    drafter,
+                    written_as(drafter, weights) if weights else drafter,
                     self.models.verifier,
                     threads=physical_cores(),
                     config=self._by_the_paper.replace(**taught_to(drafter)),
@@ -209,12 +211,11 @@ def main() -> int:
     config = Config.from_mapping(settings)
     workload = Workload(args.workload, models, config)
     own = {k: v for k, v in settings.items() if not k.endswith("_weights")}
-    found = machine.model_files(dataclasses.asdict(models))
+    tuned = workload.engines.tuned_roles()
+    found = machine.model_files(dataclasses.asdict(models), tuned=tuned)
     files = {role: found[role]["sha256"][:12] for role in ("drafter", "verifier")}
-    stamp = machine.describe(
-        threads=physical_cores(),
-        tuned={r: workload.engines.tuned(r) for r in ("drafter", "verifier")},
-    )
+    files |= {f"{role} weights": m["weights"] for role, m in found.items() if "weights" in m}
+    stamp = machine.describe(threads=physical_cores(), tuned=tuned)
     provenance = Provenance(
         models=found,
         evidence=evidence_given(MOST_PASSAGES if args.workload == "musique" else None),

@@ -21,6 +21,7 @@ from specrag_native.engine_options import (
 from specrag_native.errors import ConfigError, ModelFileError
 from specrag_native.hardware import physical_cores
 from specrag_native.model_files.model_dir import file_digest, hash_file
+from specrag_native.model_files.weights import written_as
 from specrag_native.native import LLAMA_CPP_PYTHON_VERSION, load_core, translated
 from specrag_native.protocol import (
     Batch,
@@ -61,12 +62,14 @@ def _cache_identity(path: Path, options: EngineOptions) -> str:
     if not options.passage_cache_folder:
         return ""
     digests = [hash_file(Path(name)) for name in (path, options.adapter) if name]
-    return " ".join([*digests, options.kv_type, options.flash_attention, LLAMA_CPP_PYTHON_VERSION])
+    computed = [options.kv_type, options.flash_attention, LLAMA_CPP_PYTHON_VERSION]
+    return " ".join([*digests, *filter(None, [options.weights]), *computed])
 
 
 def _weights(path: Path, options: EngineOptions) -> tuple[object, ...]:
     """Return what the weights of an engine in memory depend on."""
-    return path, options.adapter, options.n_gpu_layers, options.main_gpu, options.use_mmap
+    of_file = path, options.adapter, options.weights
+    return *of_file, options.n_gpu_layers, options.main_gpu, options.use_mmap
 
 
 class NativeEngine:
@@ -76,9 +79,9 @@ class NativeEngine:
 
     Args:
         path: the GGUF file.
-        options: settings of the engine.
-        weights_of: an engine of the same file, adapter and GPU settings: its weights are shared
-            and not loaded again.
+        options: settings of the engine; of ``weights`` it keeps what it could follow.
+        weights_of: an engine of the same file, adapter, type of weights and GPU settings: its
+            weights are shared and not loaded again.
         cancel: stops loading from another thread.
 
     Raises:
@@ -100,10 +103,13 @@ class NativeEngine:
     ) -> None:
         core = load_core()
         self._core = core
-        self.options = options
         path = Path(path)
         if not path.is_file():
             raise ModelFileError(f"no model file at {path}: give the path of a .gguf file")
+        file = written_as(path, options.weights) if options.weights else path
+        if file == path:
+            options = dataclasses.replace(options, weights="")
+        self.options = options
         if weights_of is not None and _weights(path, options) != _weights(
             weights_of.model.path, weights_of.options
         ):
@@ -113,7 +119,7 @@ class NativeEngine:
                 weights_of._model
                 if weights_of is not None
                 else core.Model(
-                    str(path),
+                    str(file),
                     n_gpu_layers=options.n_gpu_layers,
                     main_gpu=options.main_gpu,
                     use_mmap=options.use_mmap,

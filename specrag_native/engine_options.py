@@ -37,6 +37,9 @@ class EngineOptions:
     lookup: int = 0
     """Tokens guessed per prompt and step from what the prompt holds, and kept where greedy agrees;
     0: none. Pays where text is copied and a step with more tokens costs little."""
+    weights: str = ""
+    """Type that weights are computed in, ``BF16`` or ``F16``; empty: that of the file. The file is
+    rewritten at the first use, and kept in this project's folder."""
     kv_type: str = "f16"
     """Type of keys and values: ``f16``, or ``q8_0``, which takes half the memory and needs flash
     attention."""
@@ -73,6 +76,8 @@ class EngineOptions:
             raise ConfigError(
                 f"flash_attention must be auto, on or off, got {self.flash_attention!r}"
             )
+        if self.weights not in ("", "BF16", "F16"):
+            raise ConfigError(f"weights must be BF16, F16 or empty, got {self.weights!r}")
         if self.kv_type not in ("f16", "q8_0"):
             raise ConfigError(f"kv_type must be f16 or q8_0, got {self.kv_type!r}")
 

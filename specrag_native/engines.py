@@ -18,6 +18,7 @@ from specrag_native.engine import NativeEngine
 from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ConfigError, ModelFileError
 from specrag_native.passage_cache import CacheFolder
+from specrag_native.tuning.store import TUNED_ROLES, settings_for
 
 Role = Literal["drafter", "verifier", "embedder", "reranker", "hop_ranker"]
 
@@ -101,11 +102,13 @@ class Engines:
 
     def tuned(self, role: Role) -> dict[str, int | str]:
         """Return the settings of ``specrag tune`` that a role's engine is loaded with."""
-        if not self._tuned or role in _POOLS:
+        if not self._tuned or role not in TUNED_ROLES:
             return {}
-        from specrag_native.tuning.store import settings_for
-
         return settings_for(self.path(role))
+
+    def tuned_roles(self) -> dict[str, dict[str, int | str]]:
+        """Return them for every role that is tuned and has a model."""
+        return {r: self.tuned(r) for r in TUNED_ROLES if getattr(self._paths, r) is not None}
 
     def options(self, role: Role) -> EngineOptions:
         """Return the settings that a role's engine is loaded with."""

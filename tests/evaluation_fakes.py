@@ -93,7 +93,7 @@ class FakeModels:
         self.reranker: Any = None
         self.hop_ranker: Any = None
 
-    def tuned(self, role: str) -> dict[str, int | str]:
+    def tuned_roles(self) -> dict[str, dict[str, int | str]]:
         return {}
 
 

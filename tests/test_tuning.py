@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from fakes import FakeEngine, text_of
 
@@ -25,10 +26,17 @@ from specrag_native.engines import DEFAULT_OPTIONS, Engines, ModelPaths
 from specrag_native.errors import Cancelled, ConfigError, ModelFileError, UserError
 from specrag_native.evaluation import machine
 from specrag_native.model_files import model_dir
-from specrag_native.protocol import Batch, CancelFlag, Completion, GenerateOptions, Generation
+from specrag_native.protocol import (
+    Batch,
+    CancelFlag,
+    Completion,
+    GenerateOptions,
+    Generation,
+    Ranking,
+)
 from specrag_native.tuning import search, tuner
 from specrag_native.tuning import store as tuning_store
-from specrag_native.tuning.found import Tuning
+from specrag_native.tuning.found import Tuning, speed_of
 from specrag_native.tuning.search import Search, candidates
 from specrag_native.tuning.store import Kept, Machine, Rates
 from specrag_native.tuning.tuner import Target
@@ -181,8 +189,8 @@ def test_a_gain_that_there_was_no_time_to_confirm_is_not_kept() -> None:
 
 def test_the_time_limit_leaves_later_settings_at_their_default() -> None:
     world = World(lambda o: 1.3 if o.threads == 8 else 1.0)
-    found = world.search(seconds=20).run()
-    assert world.now <= 20
+    found = world.search(seconds=25).run()
+    assert world.now <= 25
     assert found.settings == {"threads": 8}
     assert "threads" not in found.left and "flash_attention" in found.left
 
@@ -334,6 +342,75 @@ def test_the_other_type_is_measured_and_never_chosen() -> None:
     assert found.other_type.speed.rates.decode == pytest.approx(4 * found.default.rates.decode)
 
 
+def test_weights_are_tried_for_small_models_and_alone_for_cross_encoders() -> None:
+    def plan(role: str, base: EngineOptions = BASE) -> dict[str, list[dict[str, Any]]]:
+        return dict(candidates(role, base, physical=4, logical=4))
+
+    drafting = plan("drafter")
+    assert next(iter(drafting)) == "weights", "what else is fast depends on them"
+    assert drafting["weights"] == [{"weights": "BF16"}, {"weights": "F16"}]
+    assert plan("drafter", EngineOptions(weights="F16"))["weights"] == [{"weights": "BF16"}]
+    assert "weights" not in plan("verifier")
+    assert list(plan("reranker")) == list(plan("hop_ranker")) == ["weights"]
+
+
+def test_weights_that_the_file_has_are_not_tried() -> None:
+    world = World()
+    load = world.load
+
+    def stored(options: EngineOptions) -> Any:
+        return _with(load(options), model=SimpleNamespace(description="bert 22M F16"))
+
+    world.load = stored  # type: ignore[method-assign,assignment]
+    found = world.search(role="reranker").run()
+    assert [t.value for t in found.trials] == ["BF16"] and found.left == ()
+    assert found.defaults == {"weights": "as stored"}
+
+
+def test_fast_weights_are_kept_and_the_others_removed(
+    model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(lambda o: {"BF16": 1.5, "F16": 1.2}.get(o.weights, 1.0))
+    monkeypatch.setattr(Search.__init__, "__kwdefaults__", _quiet(Search))
+    (home / "weights").mkdir(parents=True)
+    digest = model_dir.file_digest(model)[:16]
+    short, half = (home / "weights" / f"toy.{digest}.{type}.gguf" for type in ("bf16", "f16"))
+    for file in (short, half):
+        file.write_bytes(b"written")
+    (found,) = tuner.tune(
+        [Target("reranker", model, BASE)],
+        seconds=1000,
+        clock=lambda: world.now,
+        load=lambda path, options, cancel: world.load(options, path),
+        works={"reranker": Work(world.run, (1,), 400, 0)},
+    )
+    assert found.settings == {"weights": "BF16"}
+    assert short.exists() and not half.exists()
+    kept = found.to_keep()
+    assert kept is not None
+    tuning_store.keep(kept)
+    engines = Engines(ModelPaths(model, model, model, reranker=model))
+    assert engines.options("reranker").weights == "BF16"
+    assert engines.tuned_roles()["reranker"] == {"weights": "BF16"}
+    assert "hop_ranker" not in engines.tuned_roles()
+    assert tuning_store.forget() and not short.exists()
+
+
+def test_the_other_type_is_measured_with_weights_of_its_own() -> None:
+    world = World(lambda o: 1.5 if o.weights == "BF16" else 1.0)
+    seen: list[str] = []
+
+    def other(description: str, stack: ExitStack) -> tuple[str, Callable[[EngineOptions], Any]]:
+        def load(options: EngineOptions) -> Any:
+            seen.append(options.weights)
+            return world.load(options)
+
+        return "Q4_0", load
+
+    assert world.search().run(other).settings["weights"] == "BF16"
+    assert seen == [""]
+
+
 def test_drafter_and_verifier_share_the_time(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +437,12 @@ def test_drafter_and_verifier_share_the_time(
 
 class CountingEngine(FakeEngine):
     """Writes as many words as are asked for, and remembers the stages."""
+
+    model = SimpleNamespace(is_cross_encoder=True)
+
+    def rank(self, first: str, seconds: Any, **_: Any) -> Ranking:
+        n = len(seconds)
+        return Ranking(np.zeros(n, np.float32), Usage(prefilled=100 * n, prefill_s=float(n)))
 
     def generate(self, prompts: Any, options: GenerateOptions, **_: Any) -> Batch[Generation]:
         self.generated += [text_of(p) for p in prompts]
@@ -389,6 +472,17 @@ def test_verifying_is_scoring_drafts_and_reading_passages() -> None:
     assert sample.prefilled == 320 and sample.largest == 300
     rationale = engine.scored[0].partition("Explanation: ")[2].partition("\n\n")[0]
     assert 40 <= len(rationale.split()) <= 60
+
+
+def test_ranking_is_a_question_with_passages() -> None:
+    engine = CountingEngine()
+    for role in ("reranker", "hop_ranker"):
+        WORKS[role].warm_up(engine, None)
+        sample = WORKS[role].run(engine, 2, 7, None)
+        assert (sample.prefilled, sample.decoded) == (100 * 2 * N_SLOTS, 0)
+        speed = speed_of([sample], WORKS[role])
+        assert (speed.rates.prefill, speed.rates.decode) == (100.0, 0.0)
+        assert speed.seconds == (WORKS[role].prefill / 100.0,)
 
 
 def test_work_that_was_cancelled_is_no_measurement() -> None:

@@ -140,7 +140,7 @@ def _tuning() -> dict[str, Any]:
     for status in catalog.list_models():
         if not status.is_default or status.path is None:
             continue
-        if status.model.role not in ("drafter", "verifier"):  # the others are never tuned
+        if status.model.role not in tuning_store.TUNED_ROLES:
             continue
         row: dict[str, Any] = {"role": status.model.role, "file": status.path.name, "tuned": False}
         try:

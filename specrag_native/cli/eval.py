@@ -137,11 +137,11 @@ def run(args: argparse.Namespace) -> int:
         found["self-rag"] = path
         self_rag = NativeEngine(path, EngineOptions(threads=args.threads))
     provenance = Provenance(
-        models=machine.model_files(found),
+        models=machine.model_files(found, tuned=engines.tuned_roles()),
         evidence=evidence,
         machine=machine.describe(
             threads=args.threads or physical_cores(),
-            tuned={"drafter": engines.tuned("drafter"), "verifier": engines.tuned("verifier")},
+            tuned=engines.tuned_roles(),
         ),
         command=_command(args),
         contended=args.contended,

@@ -26,8 +26,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "tune",
         help="measure this machine and keep the fastest settings",
         description="Measure drafter and verifier on this machine with threads, batch sizes, flash "
-        "attention, cache types and lookup of their own, and keep for each model file what is "
-        "clearly faster than the default. Close other programs meanwhile. `specrag doctor` shows "
+        "attention, cache types and lookup of their own, the small models also with weights in "
+        "other types of at least as many bits, and keep for each model file what is clearly faster "
+        "than the default. Close other programs meanwhile. `specrag doctor` shows "
         "what is kept; --threads of another command, or SPECRAG_NO_TUNING=1, sets it aside.",
     )
     parser.add_argument(
@@ -37,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="S",
         help="time for everything; what does not fit keeps its default (default: 110)",
     )
-    for role in ("drafter", "verifier"):
+    for role in ("drafter", "verifier", "reranker", "hop-ranker"):
         parser.add_argument(
             f"--{role}",
             metavar="MODEL",
@@ -88,14 +89,20 @@ def _reset(args: argparse.Namespace) -> int:
 
 def _targets(args: argparse.Namespace) -> list[Target]:
     from specrag_native.engines import DEFAULT_OPTIONS
+    from specrag_native.errors import ModelNotFoundError
     from specrag_native.model_files import catalog
-    from specrag_native.tuning.tuner import Role, Target
+    from specrag_native.tuning.store import TUNED_ROLES
+    from specrag_native.tuning.tuner import Target
 
-    roles: tuple[Role, ...] = ("drafter", "verifier")
     out: list[Target] = []
-    for role in roles:
-        name = getattr(args, role) or catalog.default(role)
-        path = catalog.resolve(name, role=role).path
+    for role in TUNED_ROLES:
+        named = getattr(args, role)
+        try:
+            path = catalog.resolve(named or catalog.default(role), role=role).path
+        except ModelNotFoundError:
+            if named or role in ("drafter", "verifier"):
+                raise
+            continue  # answers can do without cross-encoders
         if path not in [t.path for t in out]:
             out.append(Target(role, path, DEFAULT_OPTIONS[role]))
     return out
@@ -206,7 +213,8 @@ def _lines(tuning: Tuning) -> list[str]:
     for name, title in (("prefill", "reading"), ("decode", "writing")):
         before = getattr(tuning.default.rates, name)
         after = getattr(tuning.chosen.rates, name)
-        rates.append((title, f"{before:.0f}", f"{after:.0f}", f"{after / before:.2f}x"))
+        if before:
+            rates.append((title, f"{before:.0f}", f"{after:.0f}", f"{after / before:.2f}x"))
     lines += ["", *_table(rates, [max(len(r[i]) for r in rows) for i in range(3)])]
     if tuning.other_type is not None:
         rates_ = tuning.other_type.speed.rates

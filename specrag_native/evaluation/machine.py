@@ -89,8 +89,13 @@ def sha256(path: Path) -> str:
     return hash_file(path)
 
 
-def model_files(paths: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+def model_files(
+    paths: Mapping[str, Path], *, tuned: Mapping[str, Mapping[str, int | str]] | None = None
+) -> dict[str, dict[str, str]]:
     """Return the file name and sha256 of each role's model, as headers of results have them.
+
+    ``tuned`` are the settings of ``specrag tune`` by role: weights that are not in the type of the
+    file (``weights``) make another model of it.
 
     A model that was prepared here as the catalogue says ``stands_for`` the file that the same
     preparation gave where it was measured, if that differs in some last bits: results of both are
@@ -102,10 +107,13 @@ def model_files(paths: Mapping[str, Path]) -> dict[str, dict[str, str]]:
         measured = catalog.prepared_as(path)
         if measured and measured != facts["sha256"]:
             facts["stands_for"] = measured
+        if weights := (tuned or {}).get(role, {}).get("weights"):
+            facts["weights"] = str(weights)
         found[role] = facts
     return found
 
 
 def identity(facts: Mapping[str, str]) -> str:
-    """Return the sha256 that tells the model of :func:`model_files` from others."""
-    return facts.get("stands_for", facts["sha256"])
+    """Return what tells the model of :func:`model_files` from others: sha256, type of weights."""
+    digest = facts.get("stands_for", facts["sha256"])
+    return f"{digest} {facts['weights']}" if "weights" in facts else digest

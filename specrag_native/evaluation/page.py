@@ -206,12 +206,17 @@ def _draft(draft: DraftRecord, record: Record) -> str:
     )
 
 
+def _weights(model: Mapping[str, str]) -> str:
+    return f", weights {model['weights']}" if "weights" in model else ""
+
+
 def _provenance(groups: Sequence[Group]) -> str:
     lines = dict.fromkeys(
         f"{e.header.command} \N{EM DASH} commit {e.header.machine.get('commit', '?')}, "
         f"{e.header.machine.get('cpu', '?')}, {e.header.machine.get('threads', '?')} threads, "
         + ", ".join(
-            f"{role} {m['file']} (sha256 {m['sha256'][:12]})" for role, m in e.header.models.items()
+            f"{role} {m['file']} (sha256 {m['sha256'][:12]}{_weights(m)})"
+            for role, m in e.header.models.items()
         )
         for g in groups
         for e in g.entries

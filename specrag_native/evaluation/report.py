@@ -91,6 +91,7 @@ def results_document(folder: Path, document: Path, latency: Path | None = None) 
     )
     models = dict.fromkeys(
         f"{role}: {m['file']}, sha256 `{m['sha256']}`"
+        + (f", weights in {m['weights']}" if "weights" in m else "")
         for e in entries
         for role, m in e.header.models.items()
     )

@@ -61,7 +61,10 @@ def speed_of(samples: Sequence[Sample], work: Work) -> Speed:
     decode = [s.decoded / max(s.decode_s, 1e-9) for s in samples]
     return Speed(
         Rates(statistics.median(prefill), statistics.median(decode)),
-        tuple(work.prefill / p + work.decode / d for p, d in zip(prefill, decode, strict=True)),
+        tuple(
+            work.prefill / p + (work.decode / d if work.decode else 0.0)
+            for p, d in zip(prefill, decode, strict=True)
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import Cancelled, ConfigError, EngineError, ModelFileError
 from specrag_native.hardware import physical_cores, usable_cores, waited_s
+from specrag_native.model_files.weights import TYPES
 from specrag_native.protocol import CancelFlag, Engine
 from specrag_native.tuning.found import (
     LEAST_GAIN,
@@ -29,7 +30,7 @@ from specrag_native.tuning.found import (
     speed_of,
 )
 from specrag_native.tuning.store import TUNABLE
-from specrag_native.tuning.work import Sample, Work, warm_up
+from specrag_native.tuning.work import Sample, Work
 
 REPETITIONS = 3
 HOPELESS = 1.1
@@ -37,6 +38,13 @@ HOPELESS = 1.1
 the best setting."""
 
 Load = Callable[[EngineOptions], Engine]
+
+_ONLY: dict[str, tuple[str, ...]] = {
+    "verifier": tuple(n for n in TUNABLE if n not in ("weights", "kv_type", "lookup")),
+    "reranker": ("weights",),
+    "hop_ranker": ("weights",),
+}
+"""What is tried for a role, if not everything."""
 
 
 def candidates(
@@ -46,7 +54,8 @@ def candidates(
 
     Args:
         role: lookup and quantised KV caches are tried for the drafter only, which copies from its
-            passages and keeps many of them.
+            passages and keeps many of them; types of weights for it and for cross-encoders, which
+            are small, and nothing else for these.
         base: the options that changes are made to.
         physical: physical cores, the default of ``threads``.
         logical: logical cores this process may use.
@@ -54,6 +63,7 @@ def candidates(
     cores = base.threads or physical
     threads = dict.fromkeys((logical, round(physical * 0.75), physical // 2, physical))
     values: dict[str, list[Changes]] = {
+        "weights": [{"weights": name} for name in TYPES if name != getattr(base, "weights", "")],
         "threads": [{"threads": n} for n in threads if n >= 1 and n != cores],
         "n_batch": [{"n_batch": n} for n in (256, 128, 1024) if n != base.n_batch],
         "flash_attention": [
@@ -68,8 +78,12 @@ def candidates(
         (name, values[name])
         for name in TUNABLE
         if name in known and values[name]
-        if role == "drafter" or name not in ("kv_type", "lookup")
+        if name in _ONLY.get(role, TUNABLE)
     ]
+
+
+AS_STORED = "as stored"
+"""The default type of weights, for people."""
 
 
 class _OutOfTime(Exception):
@@ -80,7 +94,7 @@ class Search:
     """Finds the fastest settings of one model, one setting after the other.
 
     Args:
-        role: ``drafter`` or ``verifier``.
+        role: ``drafter``, ``verifier``, or that of a cross-encoder.
         path: the model file.
         base: the default options.
         load: makes an engine with some options.
@@ -170,6 +184,8 @@ class Search:
 
     def _value_of(self, value: Any, name: str) -> Any:
         """Return a setting's value for people: the default of threads is a number of cores."""
+        if name == "weights":
+            return value or AS_STORED
         return value or self._physical if name == "threads" else value
 
     def _left_s(self) -> float:
@@ -197,7 +213,7 @@ class Search:
     def _open(self, load: Load, changes: Changes) -> Engine:
         began = self._clock()
         engine = load(dataclasses.replace(self._base, **changes))
-        warm_up(engine, self._cancel)
+        self._work.warm_up(engine, self._cancel)
         self._load_s = max(self._load_s, self._clock() - began)
         return engine
 
@@ -256,6 +272,8 @@ class Search:
         now = {f.name: getattr(self._base, f.name) for f in dataclasses.fields(self._base)}
         now.update(self._settings)
         if all(now[name] == value for name, value in changes.items()):
+            return False
+        if "weights" in changes and changes["weights"] in self._description.split():
             return False
         if "n_batch" in changes:  # nothing is split when all tokens fit either batch
             return min(int(changes["n_batch"]), int(now["n_batch"])) < self._largest or None
@@ -331,6 +349,7 @@ class Search:
                 type_, load = make(self._description, stack)
             except (ModelFileError, EngineError, OSError):
                 return
-            speed = self._measure(f"weights {type_}", self._settings, load)
+            of_it = {k: v for k, v in self._settings.items() if k != "weights"}
+            speed = self._measure(f"weights {type_}", of_it, load)
             if speed is not None:
                 self._other = OtherType(type_, speed)

@@ -13,21 +13,26 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from specrag_native import hardware
 from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ConfigError, UserError
-from specrag_native.model_files import model_dir
+from specrag_native.model_files import model_dir, weights
 from specrag_native.model_files.model_dir import file_digest
 from specrag_native.native import LLAMA_CPP_PYTHON_VERSION
 
 FORMAT = 1
 """Version of the file this module reads and writes."""
 
-TUNABLE = ("lookup", "threads", "n_batch", "flash_attention", "kv_type")
+TUNABLE = ("weights", "lookup", "threads", "n_batch", "flash_attention", "kv_type")
 """Names of the engine settings that are measured, in the order they are: what is likely to gain
 comes first, because time may end."""
+
+TunedRole = Literal["drafter", "reranker", "hop_ranker", "verifier"]
+TUNED_ROLES: tuple[TunedRole, ...] = ("drafter", "reranker", "hop_ranker", "verifier")
+"""Roles of the models that are measured, in this order; not the embedder, as an index holds its
+vectors."""
 
 Settings = Mapping[str, int | str]
 
@@ -212,8 +217,9 @@ def check_writable() -> None:
 
 
 def forget() -> bool:
-    """Remove everything that is kept; return whether there was anything."""
+    """Remove everything that is kept, rewritten weights too; return whether there was anything."""
     path = store_path()
+    weights.forget()
     try:
         path.unlink()
     except FileNotFoundError:

@@ -7,46 +7,46 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from specrag_native.engine import NativeEngine
 from specrag_native.engine_options import EngineOptions
+from specrag_native.model_files.weights import keep_only
 from specrag_native.native import quantise
 from specrag_native.protocol import CancelFlag, Engine
 from specrag_native.tuning.found import Tuning
 from specrag_native.tuning.search import Load, Search
+from specrag_native.tuning.store import TunedRole
 from specrag_native.tuning.work import WORKS, Work
 
-DRAFTER_SHARE = 0.5
-"""Of the time, as long as the verifier has not had its turn."""
-
-Role = Literal["drafter", "verifier"]
+SHARE = 0.5
+"""Of the time left, for a model after which others have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """A model to be tuned: its role, its file, and the options it has by default."""
 
-    role: Role
+    role: TunedRole
     path: Path
     base: EngineOptions
 
 
 class SharedWeights:
-    """Opens engines of a file with different settings; its weights are loaded once."""
+    """Opens engines of a file with different settings; its weights are loaded once in each type."""
 
     def __init__(self) -> None:
-        self._first: NativeEngine | None = None
+        self._path: Path | None = None
+        self._first: dict[str, NativeEngine] = {}
 
     def __call__(
         self, path: Path, options: EngineOptions, *, cancel: CancelFlag | None = None
     ) -> NativeEngine:
         """Open an engine; of the file before, nothing is kept."""
-        first = self._first
-        if first is None or first.model.path != path:
-            self._first = first = None
+        if self._path != path:
+            self._path, self._first = path, {}
+        first = self._first.get(options.weights)
         engine = NativeEngine(path, options, weights_of=first, cancel=cancel)
-        self._first = first or engine
+        self._first.setdefault(engine.options.weights, engine)
         return engine
 
 
@@ -88,12 +88,13 @@ def tune(
             target.base,
             load=make,
             work=works[target.role],
-            seconds=left if last else DRAFTER_SHARE * left,
+            seconds=left if last else SHARE * left,
             clock=clock,
             on_step=step,
             cancel=cancel,
         )
         found = search.run(other if target.role == "drafter" else None)
+        keep_only(target.path, str(found.settings.get("weights", "")))
         yield found
         if found.stopped:
             return

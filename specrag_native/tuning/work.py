@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from specrag_native import prompts
+from specrag_native.encoders import NativeCrossEncoder
+from specrag_native.engine import NativeEngine
 from specrag_native.errors import Cancelled
 from specrag_native.protocol import CancelFlag, Engine, GenerateOptions, Prompt, Stage
 from specrag_native.types import Passage, Question, Usage
@@ -49,25 +52,41 @@ class Sample:
     largest: int
 
 
+def generate_once(engine: Engine, cancel: CancelFlag | None = None) -> None:
+    """Touch every weight once."""
+    options = GenerateOptions((Stage(max_tokens=2, min_tokens=2),))
+    engine.generate([(prompts.plain("The keys of the harbour office"),)], options, cancel=cancel)
+    _check(cancel)
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """What one role does for a question.
 
     ``run(engine, size, mark, cancel)`` does it once; ``size`` 1 is the least, ``mark`` a number of
     six digits that makes its texts differ from those of every other repetition. ``prefill`` and
-    ``decode`` are the tokens of a typical question, which weigh the two speeds.
+    ``decode`` are the tokens of a typical question, which weigh the two speeds. ``warm_up`` makes
+    an engine touch every weight once.
     """
 
-    run: Callable[[Engine, int, int, CancelFlag | None], Sample]
+    run: Callable[[Any, int, int, CancelFlag | None], Sample]
     sizes: tuple[int, ...]
     prefill: int
     decode: int
+    warm_up: Callable[[Any, CancelFlag | None], None] = generate_once
 
 
-def warm_up(engine: Engine, cancel: CancelFlag | None = None) -> None:
-    """Touch every weight once."""
-    options = GenerateOptions((Stage(max_tokens=2, min_tokens=2),))
-    engine.generate([(prompts.plain("The keys of the harbour office"),)], options, cancel=cancel)
+def rank(engine: NativeEngine, size: int, mark: int, cancel: CancelFlag | None = None) -> Sample:
+    """Read a question with five passages, or more; nothing is written."""
+    texts = [_passage(mark, i, 3).text for i in range(N_SLOTS * size)]
+    used = NativeCrossEncoder(engine).rank(_question(mark).text, texts, cancel=cancel).usage
+    _check(cancel)
+    return Sample(used.prefilled, used.prefill_s, 0, 0.0, used.prefilled)
+
+
+def rank_once(engine: NativeEngine, cancel: CancelFlag | None = None) -> None:
+    """Touch every weight of a cross-encoder once."""
+    NativeCrossEncoder(engine).rank("Who keeps the keys?", SENTENCES[:1], cancel=cancel)
     _check(cancel)
 
 
@@ -137,5 +156,7 @@ def _check(cancel: CancelFlag | None) -> None:
 WORKS: dict[str, Work] = {
     "drafter": Work(draft, sizes=(1, 2, 4), prefill=1000, decode=N_SLOTS * DRAFT_TOKENS),
     "verifier": Work(verify, sizes=(1, 2, 4), prefill=600, decode=ANSWER_TOKENS),
+    "reranker": Work(rank, sizes=(1, 2, 4), prefill=1000, decode=0, warm_up=rank_once),
+    "hop_ranker": Work(rank, sizes=(1, 2, 4), prefill=1000, decode=0, warm_up=rank_once),
 }
 """By role."""
