@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -72,6 +74,37 @@ def _weights(path: Path, options: EngineOptions) -> tuple[object, ...]:
     return *of_file, options.n_gpu_layers, options.main_gpu, options.use_mmap
 
 
+def _load(
+    path: Path, options: EngineOptions, cancel: CancelFlag | None
+) -> tuple[_core.Model, EngineOptions]:
+    """Load a model, and return it with the options that it follows.
+
+    Weights in another type are those of the file where they can neither be written nor read.
+    """
+    file = written_as(path, options.weights) if options.weights else path
+    as_stored = dataclasses.replace(options, weights="")
+    if file == path:
+        options = as_stored
+    try:
+        with translated():
+            model = load_core().Model(
+                str(file),
+                n_gpu_layers=options.n_gpu_layers,
+                main_gpu=options.main_gpu,
+                use_mmap=options.use_mmap,
+                adapter=options.adapter,
+                cancel=cast("_core.CancelFlag | None", cancel),
+            )
+    except ModelFileError as error:
+        if file == path:
+            raise
+        logging.getLogger(__name__).warning("%s: it is removed, to be written anew", error)
+        with suppress(OSError):
+            file.unlink()
+        return _load(path, as_stored, cancel)
+    return model, options
+
+
 class NativeEngine:
     """One GGUF model with one context; generates and scores, or embeds if it is an embedding model.
 
@@ -103,30 +136,21 @@ class NativeEngine:
     ) -> None:
         core = load_core()
         self._core = core
+        self.options: EngineOptions
         path = Path(path)
         if not path.is_file():
             raise ModelFileError(f"no model file at {path}: give the path of a .gguf file")
-        file = written_as(path, options.weights) if options.weights else path
-        if file == path:
-            options = dataclasses.replace(options, weights="")
-        self.options = options
         if weights_of is not None and _weights(path, options) != _weights(
             weights_of.model.path, weights_of.options
         ):
             raise ConfigError(f"{weights_of.name} was loaded otherwise: its weights do not serve")
+        self._model: _core.Model
+        if weights_of is not None:
+            self._model = weights_of._model
+        else:
+            self._model, options = _load(path, options, cancel)
+        self.options = options
         with translated():
-            self._model: _core.Model = (
-                weights_of._model
-                if weights_of is not None
-                else core.Model(
-                    str(file),
-                    n_gpu_layers=options.n_gpu_layers,
-                    main_gpu=options.main_gpu,
-                    use_mmap=options.use_mmap,
-                    adapter=options.adapter,
-                    cancel=cancel,
-                )
-            )
             self._engine: _core.Engine = core.Engine(
                 self._model,
                 n_ctx=options.n_ctx,

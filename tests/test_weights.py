@@ -9,7 +9,7 @@ import pytest
 
 from specrag_native.engine import NativeEngine
 from specrag_native.engine_options import EngineOptions
-from specrag_native.errors import ConfigError
+from specrag_native.errors import ConfigError, ModelFileError
 from specrag_native.evaluation import machine
 from specrag_native.model_files import weights
 from specrag_native.passage_cache import make_cache_folder
@@ -97,6 +97,26 @@ def test_a_write_that_was_cut_off_leaves_nothing_that_is_read(
         weights.written_as(tiny, "BF16")
     assert not list((home / "weights").iterdir())
     assert engine(tiny, "BF16").options.weights == "BF16"
+
+
+def test_a_file_that_was_damaged_is_removed_and_written_anew(
+    tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = weights.written_as(tiny, "BF16")
+    written.write_bytes(written.read_bytes()[:-5000])
+    told = engine(tiny, "BF16")
+    assert told.options.weights == "" and logprob(told) == logprob(engine(tiny))
+    assert not written.exists()
+    (line,) = caplog.messages
+    assert str(written) in line and line.endswith("it is removed, to be written anew")
+    assert engine(tiny, "BF16").options.weights == "BF16" and written.exists()
+
+
+def test_a_model_that_cannot_be_read_is_told_by_its_own_name(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF but no model")
+    with pytest.raises(ModelFileError, match=r"broken\.gguf"):
+        engine(broken, "BF16")
 
 
 def test_only_what_is_used_is_kept(tiny: Path, tmp_path: Path) -> None:
