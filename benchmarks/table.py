@@ -21,7 +21,9 @@ from tables import (
     readings,
     retrieval,
     sets,
+    settled,
     speed,
+    weights,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +64,7 @@ def main() -> int:
                 "engine": engine.engine_table(results),
                 "sets": by_set,
                 "together": overall.together_table(),
+                "settled": settled.settled_table(),
                 "kinds": sets.kinds_table(),
             },
         ),
@@ -76,6 +79,7 @@ def main() -> int:
                 "fresh": sets.fresh_table(),
                 "speed": speed.speed_table(),
                 "naive": speed.naive_table(),
+                "weights": weights.weights_table(),
                 "dial": dial.dial_table(),
                 "cache": cache.cache_table(),
                 "documents": documents.documents_table(),

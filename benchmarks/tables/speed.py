@@ -69,10 +69,13 @@ def _made_by(row: Row) -> tuple[Any, ...]:
 def naive_table() -> str:
     """Return the Markdown of Speculative RAG beside what a user would write after the paper.
 
-    Each machine on which the drafter's base was measured has rows of its own.
+    Each machine on which the drafter's base was measured last has rows of its own.
     """
     runs = [read_latest(NAIVE, beside=name) for name in NAIVE if name.endswith("untuned")]
-    groups = [(workload, group) for run in runs for workload, group in run.items()]
+    groups = []
+    for workload, group in (pair for run in runs for pair in run.items()):
+        if (workload, group) not in groups:
+            groups.append((workload, group))
     if not groups:
         return "Not measured yet."
     lines = [
