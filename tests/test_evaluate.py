@@ -17,9 +17,10 @@ from specrag_native.cli import eval as eval_command
 from specrag_native.cli.settings import read_settings
 from specrag_native.config import Config
 from specrag_native.evaluation.metrics import Grade
-from specrag_native.evaluation.records import Header, Record
+from specrag_native.evaluation.records import DraftRecord, Header, Record
 from specrag_native.evaluation.results import ResultSet
 from specrag_native.evaluation.variants import expand
+from specrag_native.types import LogprobSpan
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "evaluate.py"
 
@@ -170,3 +171,36 @@ def test_an_answer_below_what_is_asked_for_is_replayed_as_standard_rag(
     steps = ({"probability": 0.2, "whole": False}, last) if last else ()
     played = play(record(0.0, 2.0, repairs=steps), record(1.0, 9.0), 1.0, asked)
     assert (played.right, played.seconds, played.whole) == expected
+
+
+@pytest.mark.parametrize(
+    ("decided_by", "task", "drafted", "steps", "expected"),
+    [
+        ("speculative", "qa", True, (), "DRAFT"),
+        ("abstain", "qa", True, ("rationales", "pair", "all"), "NOTHING"),
+        ("repair", "qa", True, ("rationales",), "RATIONALES"),
+        ("repair", "qa", True, ("rationales", "pair"), "PAIR"),
+        ("repair", "qa", False, ("pair",), "LINKED"),
+        ("repair", "choice", False, ("pair",), "PAIR"),
+        ("repair", "choice", False, ("short",), "SHORT"),
+        ("repair", "qa", True, ("pair", "subset"), "MORE"),
+        ("standard", "qa", True, ("pair", "subset", "all"), "MORE"),
+    ],
+)
+def test_an_answer_is_of_the_part_that_gave_it(
+    monkeypatch: pytest.MonkeyPatch,
+    decided_by: str,
+    task: str,
+    drafted: bool,
+    steps: tuple[str, ...],
+    expected: str,
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    from tables import settled
+
+    said = ("set", "q", "x", "0" * 16, task, "x", Grade(1.0, 1.0, 1.0, 1.0), 0.0, decided_by, 0.5)
+    span, right = LogprobSpan(-1.0, 2), Grade(1.0, 1.0, 1.0, 1.0)
+    draft = DraftRecord("x", None, ("p",), False, False, right, span, span)
+    taken = tuple({"step": s} for s in steps)
+    record = Record(*said, drafts=(draft,) if drafted else (), repairs=taken)
+    assert settled.settled_by(record) == getattr(settled, expected)

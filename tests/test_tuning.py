@@ -23,7 +23,13 @@ from specrag_native.cli import tune as command
 from specrag_native.engine import NativeEngine
 from specrag_native.engine_options import EngineOptions
 from specrag_native.engines import DEFAULT_OPTIONS, Engines, ModelPaths
-from specrag_native.errors import Cancelled, ConfigError, ModelFileError, UserError
+from specrag_native.errors import (
+    Cancelled,
+    ConfigError,
+    ModelFileError,
+    ModelNotFoundError,
+    UserError,
+)
 from specrag_native.evaluation import machine
 from specrag_native.model_files import model_dir
 from specrag_native.protocol import (
@@ -669,6 +675,29 @@ def test_the_command_shows_a_table_and_keeps_the_settings(
     (row,) = (line.split() for line in told.splitlines() if line.strip().startswith("n_batch"))
     assert row[1:3] == ["512", "256"]
     assert tuning_store.settings_for(model) == {"n_batch": 256}
+
+
+def test_cross_encoders_that_are_not_here_are_passed_over_unless_named(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from specrag_native.model_files import catalog
+
+    verifier = tmp_path / "judge.gguf"
+    here = {"drafter": model, "verifier": verifier}
+
+    def resolve(name: str, *, role: str) -> Any:
+        if role not in here:
+            raise ModelNotFoundError(f"{name} is not here")
+        return SimpleNamespace(path=here[role])
+
+    monkeypatch.setattr(catalog, "resolve", resolve)
+    args = argparse.Namespace(drafter=None, verifier=None, reranker=None, hop_ranker=None)
+    assert [t.role for t in command._targets(args)] == ["drafter", "verifier"]
+    here["reranker"] = tmp_path / "ranks.gguf"
+    assert [t.role for t in command._targets(args)] == ["drafter", "reranker", "verifier"]
+    args.hop_ranker = "another"
+    with pytest.raises(ModelNotFoundError, match="another is not here"):
+        command._targets(args)
 
 
 def test_the_command_as_json(world: World, capsys: pytest.CaptureFixture[str]) -> None:

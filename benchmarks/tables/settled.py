@@ -24,7 +24,8 @@ def settled_by(record: Record) -> str:
     if not record.repairs:
         return DRAFT
     last = record.repairs[-1]
-    named = {"rationales": RATIONALES, "short": SHORT, "pair": PAIR if record.drafts else LINKED}
+    drafted = bool(record.drafts) or record.task == "choice"  # which are never drafted first
+    named = {"rationales": RATIONALES, "short": SHORT, "pair": PAIR if drafted else LINKED}
     return named.get(str(last["step"]), MORE)
 
 
