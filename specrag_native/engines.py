@@ -107,7 +107,7 @@ class Engines:
         return settings_for(self.path(role))
 
     def tuned_roles(self) -> dict[str, dict[str, int | str]]:
-        """Return them for every role that is tuned and has a model."""
+        """Return the settings of ``specrag tune`` for every role that is tuned and has a model."""
         return {r: self.tuned(r) for r in TUNED_ROLES if getattr(self._paths, r) is not None}
 
     def options(self, role: Role) -> EngineOptions:

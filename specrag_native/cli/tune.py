@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="measure this machine and keep the fastest settings",
         description="Measure drafter and verifier on this machine with threads, batch sizes, flash "
         "attention, cache types and lookup of their own, the small models also with weights in "
-        "other types of at least as many bits, and keep for each model file what is clearly faster "
+        "types of sixteen bits, and keep for each model file what is clearly faster "
         "than the default. Close other programs meanwhile. `specrag doctor` shows "
         "what is kept; --threads of another command, or SPECRAG_NO_TUNING=1, sets it aside.",
     )
