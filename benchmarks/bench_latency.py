@@ -162,7 +162,7 @@ def test_answer(
     tuned = own.tuned_roles() if method in OWN else {}
     benchmark.extra_info.update(machine.describe(threads=physical_cores(), tuned=tuned))
     used = {r: p for r in ("drafter", "verifier", "embedder") if (p := getattr(paths, r))}
-    benchmark.extra_info["models"] = machine.model_files(used)
+    benchmark.extra_info["models"] = machine.model_files(used, tuned=tuned)
     benchmark.extra_info["tokens_per_question"] = {
         role: {
             kind: sum(getattr(a.usage[role], kind) for a in bench.answers if role in a.usage) / n

@@ -132,7 +132,7 @@ class Workload:
                 drafter = catalog.path_for("drafter", UNTUNED) if untuned else self.models.drafter
                 weights = self.engines.options("drafter").weights
                 self._rivals[name] = LlamaSpeculativeRAG(
-                    written_as(drafter, weights) if weights else drafter,
+                    written_as(drafter, weights),
                     self.models.verifier,
                     threads=physical_cores(),
                     config=self._by_the_paper.replace(**taught_to(drafter)),

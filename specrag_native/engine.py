@@ -81,7 +81,7 @@ def _load(
 
     Weights in another type are those of the file where they can neither be written nor read.
     """
-    file = written_as(path, options.weights) if options.weights else path
+    file = written_as(path, options.weights)
     as_stored = dataclasses.replace(options, weights="")
     if file == path:
         options = as_stored

@@ -81,8 +81,8 @@ def _points(interval: Any) -> str:
 
 
 def _seconds() -> list[str]:
-    rows = [r for r in read_rows(RESULTS / "speed.jsonl") if r["method"] in METHODS]
-    short = [r for r in rows if "drafter weights" in r.get("models", {})]
+    rows = read_rows(RESULTS / "speed.jsonl")
+    short = [r for r in rows if r["method"] in METHODS and "drafter weights" in r.get("models", {})]
     if not short:
         return ["Seconds were not measured yet."]
     cpu = short[-1]["machine"]["cpu"]
@@ -90,7 +90,7 @@ def _seconds() -> list[str]:
         "| workload | | n | as stored | in BF16 | standard takes as long, as stored and in BF16 |",
         "|---|---|---|---|---|---|",
     ]
-    here = [r for r in read_rows(RESULTS / "speed.jsonl") if r["machine"]["cpu"] == cpu]
+    here = [r for r in rows if r["machine"]["cpu"] == cpu]
     for workload, title in WORKLOADS.items():
         for method, said in METHODS.items():
             found = [_by_id(here, workload, method, kind) for kind in (False, True)]

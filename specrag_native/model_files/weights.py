@@ -14,7 +14,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from specrag_native.errors import EngineError, ModelFileError, UserError
+from specrag_native.errors import EngineError, UserError
 from specrag_native.model_files import model_dir
 from specrag_native.native import quantise
 
@@ -38,11 +38,13 @@ def written_as(path: Path, type: str) -> Path:
 
     Args:
         path: the model.
-        type: one of ``TYPES``.
+        type: one of ``TYPES``; empty: that of the file, which is the model itself.
 
     Raises:
         OSError: the model cannot be read.
     """
+    if not type:
+        return path
     target = _target(path, type)
     if target.is_file():
         return target
@@ -57,7 +59,7 @@ def written_as(path: Path, type: str) -> Path:
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
-    except (OSError, UserError, ModelFileError, EngineError) as error:
+    except (OSError, UserError, EngineError) as error:
         logging.getLogger(__name__).warning(
             "%s is used with its own weights, as it could not be written in %s: %s",
             path.name,
