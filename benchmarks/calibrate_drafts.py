@@ -19,6 +19,12 @@ draft is one; and `repair` begins with `rationales` where there is such a thresh
 low that standard RAG, which reads everything, is right on one more of ten of these questions; 0
 where that is so nowhere, since to read everything takes longer than all that came before.
 
+What `specrag eval SETS --method speculative --half tune
+--set repair=rationales,short,best,pair,draft,subset,all --set best_above=1` wrote gives
+`best_above`: the lowest probability from which on the answer from one passage may be taken, and
+no fewer are right than where every such question has two passages read; the lower, the fewer
+tokens.
+
     python benchmarks/calibrate_drafts.py RUN --drafter FILE --verifier FILE [--write]
 """
 
@@ -52,6 +58,9 @@ QUESTION_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(8, 20))
 RATIONALE_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(16, 20))
 """Lower ones, of these two, lost nothing on the tune halves but seemed to on others
 (docs/settings.md)."""
+
+BEST_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(10, 20))
+"""From one half on: less is a guess, and the second passage is there to be read."""
 
 SLACK = 1.0
 """Questions that may be lost at a higher threshold than the chosen one."""
@@ -148,11 +157,7 @@ def rationales_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     first_of_all = [] if fit["rationales_above"] is None else ["rationales"]
     others = [s for s in settings["repair"].split(",") if s != "rationales"]
-    return {
-        **fit,
-        "repair": ",".join([*first_of_all, *others]),
-        **{name: settings[name] for name in ("repair_below", "accept_above")},
-    }
+    return {**fit, **_with_steps([*first_of_all, *others], settings)}
 
 
 def readings_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,6 +190,42 @@ def readings_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
         "standard_right": sum(read for _, _, read in judged),
     }
     return {"accept_above": least, "unsettled": facts}
+
+
+def best_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether the best passage is read alone before two, and the least probability of that.
+
+    Args:
+        runs: those with ``best`` among their steps and a ``best_above`` of 1 count, so that what it
+            is compared with is what they answered in the end.
+        settings: those of the pair; ``best`` comes before the ``pair`` of their ``repair``.
+    """
+    judged: list[Judged] = []
+    for header, record in runs.records():
+        alone = next((s for s in record.repairs if s["step"] == "best"), None)
+        if alone is None or header.config.get("best_above") != 1 or alone["decided"]:
+            continue
+        taken = was_found(alone) and alone["confidence"] >= header.config["abstain_below"]
+        sure = alone["probability"] if taken else -1.0
+        judged.append((sure, float(alone["right"] > 0), float(record.grade.right > 0)))
+    if len(judged) < LEAST:
+        return {}
+    others = [s for s in settings["repair"].split(",") if s != "best"]
+    two = sum(read for _, _, read in judged)
+    for above in BEST_THRESHOLDS:
+        taken = sum(sure >= above for sure, _, _ in judged)
+        right = sum(own if sure >= above else read for sure, own, read in judged)
+        if taken and right >= two:
+            facts = {"questions": len(judged), "taken": taken, "right": right, "two_right": two}
+            others.insert(others.index("pair"), "best")
+            return {"best_above": above, "best": facts, **_with_steps(others, settings)}
+    return {"best_above": None, **_with_steps(others, settings)}
+
+
+def _with_steps(steps: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return steps of ``repair`` with the settings that are chosen together with them."""
+    kept = {name: settings[name] for name in ("repair_below", "accept_above")}
+    return {"repair": ",".join(steps), **kept}
 
 
 def _left_to_the_verifier(
@@ -230,6 +271,8 @@ def main() -> None:
     if {name for name, value in settings.items() if value is not None} >= NEEDED:
         found |= rationales_fit(runs, settings)
         found |= readings_fit(runs, settings | found)
+        if "pair" in settings["repair"].split(","):
+            found |= best_fit(runs, settings | found)
     if not found:
         parser.error(f"{args.run} has too few drafts of {args.drafter} on the {args.half} half")
     keep(args.drafter, args.verifier, found, write=args.write)

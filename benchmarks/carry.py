@@ -3,7 +3,9 @@ r"""Stored answers that a new drafter, `claims_above` or way of reading cannot c
 Where the verifier settled a question before anything was drafted, its answer, tokens and seconds
 are the same whichever the drafter is; when claims are judged otherwise, what is no claim is not;
 and where a draft was the answer, or all said that there is none, what the verifier would have read
-(`repair`, `reading_weights`) made no difference. A lower `accept_above` changes nothing where the
+(`repair`, `reading_weights`) made no difference, nor did a step of `repair` before which one gave
+the answer, or which is not taken (`best`, where two passages complete each other, and for claims
+and multiple choice). A lower `accept_above` changes nothing where the
 verifier passed over none of its own answers, nor other `draft_weights` where it answered and no
 draft is sure enough by them either. Those answers are copied to where a run with today's
 drafter and settings goes on, and every other question is left to it. Other settings and models stay
@@ -20,6 +22,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ from specrag_native.evaluation.results import ResultFile, read_lines
 from specrag_native.evaluation.variants import Variant
 from specrag_native.model_files import catalog
 
-READING = ("repair", "reading_weights")
+READING = ("repair", "reading_weights", "best_above")
 """Settings of what the verifier reads, and how far that is trusted."""
 JUDGING = ("draft_weights", "questions_above", "linked_above")
 """Settings of which drafts about questions are the answer."""
@@ -96,8 +99,7 @@ def untouched(record: Record, before: Header, after: Header) -> bool:
     if drafted and before.models["drafter"]["sha256"] != after.models["drafter"]["sha256"]:
         return False
     judged = before.config.get("claims_above") != after.config.get("claims_above")
-    read = any(_plain(before.config.get(n)) != _plain(after.config.get(n)) for n in READING)
-    if (judged and record.task == "claim") or (read and record.repairs):
+    if (judged and record.task == "claim") or _read_otherwise(record, before.config, after.config):
         return False
     lowered = before.config.get("accept_above") != after.config.get("accept_above")
     if lowered and _passed_over(record, after.config):
@@ -106,6 +108,33 @@ def untouched(record: Record, before: Header, after: Header) -> bool:
     if weighed and record.task == "qa" and not _left_to_the_verifier(record, after.config):
         return False
     return not record.error
+
+
+def _read_otherwise(
+    record: Record, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> bool:
+    """Return whether the steps of a question had been others with what differs in reading."""
+    if not record.repairs:
+        return False
+    if _plain(before.get("reading_weights")) != _plain(after.get("reading_weights")):
+        return True
+    orders = [_taken_steps(record, config) for config in (before, after)]
+    if orders[0] == orders[1]:
+        alone = any(step["step"] == "best" for step in record.repairs)
+        return alone and before.get("best_above") != after.get("best_above")
+    alike = [a for a, b in takewhile(lambda two: two[0] == two[1], zip(*orders, strict=False))]
+    settled = bool(record.repairs[-1].get("decided"))
+    return not settled or any(step["step"] not in alike for step in record.repairs)
+
+
+def _taken_steps(record: Record, config: Mapping[str, Any]) -> list[str]:
+    """Return the steps of ``repair`` but for ``best`` where it reads nothing."""
+    steps = [s.strip() for s in str(config["repair"]).split(",")]
+    drafted_first = config.get("questions_above") is not None
+    hops = config.get("multihop_above") is not None and drafted_first and not record.drafts
+    if record.task in ("claim", "choice") or hops:
+        return [s for s in steps if s != "best"]
+    return steps
 
 
 def _passed_over(record: Record, config: Mapping[str, Any]) -> bool:
@@ -131,7 +160,10 @@ def _left_to_the_verifier(record: Record, config: Mapping[str, Any]) -> bool:
 def _as_today(
     header: Header, drafter: Mapping[str, str], source: Path, today: Mapping[str, Any]
 ) -> Header:
-    """Return a header of the same settings but for today's drafter and what may have changed."""
+    """Return a header of the same settings but for today's drafter and what may have changed.
+
+    Its weights are of the same type.
+    """
     before = Variant(header.variant, header.method, Config(**header.config))
 
     def identity(variant: Variant, models: Mapping[str, Mapping[str, str]]) -> str:
@@ -154,7 +186,8 @@ def _as_today(
     if others:
         print(f"{source.name}: a run by default has other settings: {', '.join(others)}")
     after = dataclasses.replace(before, config=config)
-    models = {**header.models, "drafter": drafter}
+    weights = {n: v for n, v in header.models["drafter"].items() if n == "weights"}
+    models = {**header.models, "drafter": {**drafter, **weights}}
     return dataclasses.replace(
         header, config=after.settings, models=models, config_hash=identity(after, models)
     )

@@ -31,6 +31,7 @@ REPAIR_THRESHOLDS = (
     "multihop_above",
     "silent_above",
     "rationales_above",
+    "best_above",
 )
 """Thresholds that say what ``repair`` is left to do; none needs to be set."""
 _OPTIONAL = ("unknown_above", *REPAIR_THRESHOLDS)
@@ -174,6 +175,9 @@ class Config:
     drafts are judged again. ``rationales``: the verifier answers from the rationales of the drafts
     alone. ``short``: it reads all passages where they are short together, no more than some 200
     words.
+    ``best``: it reads the most promising passage of all, with which ``pair`` begins, and nothing
+    where ``pair`` reads two that the question names, or that a hop ranker found, nor for claims and
+    multiple choice, which are judged whatever is read.
     ``subset``: it reads the passages of the most promising draft and, without ``unknown_above``,
     the best hit. ``named``: it reads the two most promising passages that the question names by
     their titles, or, where it does not name two, what ``subset`` reads. ``pair``: likewise,
@@ -197,6 +201,9 @@ class Config:
     rationales_above: float | None = None
     """The same for an answer from ``rationales``, which show a sentence or two where a passage says
     more. ``None``: ``accept_above``."""
+    best_above: float | None = None
+    """The same for an answer from ``best``, which shows one passage where the next step shows two.
+    ``None``: ``accept_above``."""
     min_rationales: int = 1
     """With fewer than this ``rationales`` is passed over: a single one, of a draft that was not
     taken, leaves the verifier nothing to choose from."""

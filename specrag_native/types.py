@@ -27,6 +27,7 @@ RepairStep = Literal[
     "redraft",
     "rationales",
     "short",
+    "best",
     "subset",
     "named",
     "pair",

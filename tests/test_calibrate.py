@@ -56,11 +56,13 @@ def write_run(
     *,
     accept_above: float = 0.0,
     order: str = "subset,more",
+    **settings: Any,
 ) -> None:
     """Write ``n`` questions whose belief tells right from wrong, nine times in ten."""
     config: dict[str, Any] = {"normalisation": "mean", "verify": "always", "repair": "all"}
     config |= {"accept_above": accept_above, "repair_below": 1.0}
     config["repair"] = order if accept_above else "subset"
+    config |= settings
     config |= {f"use_{name}": True for name in ("draft_score", "self_containment")}
     header = Header(
         *("set", "speculative", "speculative", "0" * 16, config | {"use_self_reflection": True}),

@@ -143,6 +143,40 @@ def test_rationales_are_read_first_where_that_is_as_good_as_standard_rag(
     assert found["rationales_fit"](runs, settings | {"questions_above": 0.4}) == {}
 
 
+@pytest.mark.parametrize("alone", ["better", "as good", "worse"])
+def test_one_passage_is_enough_where_two_find_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: str
+) -> None:
+    """Of 40 questions one passage answers ten surely, ten less so, ten barely and ten not."""
+
+    def repairs(name: str, right: bool, belief: float) -> list[dict[str, Any]]:
+        i = names(40).index(name)
+        same = right and alone != "worse"
+        found = same if i < 10 else alone == "better"
+        told = reading("y", found, (0.9, 0.7, 0.3, 0.9)[i // 10])
+        told |= {"step": "best", "decided": False, "grounded": i < 30, "confidence": 0.5}
+        return [told, reading("y", right, 0.9, step="pair")]
+
+    settings = {"order": "best,pair", "abstain_below": 0.2, "accept_above": 1.0}
+    write_run(tmp_path, 40, repairs, **settings, best_above=1.0)
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    found = runpy.run_path(str(DRAFTS))
+    kept = {"repair": "short,best,pair,all", "repair_below": 1.0, "accept_above": 0.0}
+    fit = found["best_fit"](found["Runs"](tmp_path, "tune", DRAFTER, VERIFIER, ""), kept)
+    if alone == "better":
+        assert fit["best_above"] == 0.5 and fit["best"]["taken"] == 20
+        assert fit["best"]["right"] > fit["best"]["two_right"] > 0
+    elif alone == "as good":
+        two = fit["best"]["two_right"]
+        facts = {"questions": 40, "taken": 10, "right": two, "two_right": two}
+        assert fit == {"best_above": 0.75, "best": facts, **kept}
+    else:
+        assert fit == {"best_above": None, **kept, "repair": "short,pair,all"}
+    write_run(tmp_path / "taken", 40, repairs, **settings, best_above=0.5)
+    runs = found["Runs"](tmp_path / "taken", "tune", DRAFTER, VERIFIER, "")
+    assert found["best_fit"](runs, kept) == {}, "what was taken says nothing of two passages"
+
+
 @pytest.mark.parametrize("standard", [0.5, 0.75])
 def test_the_verifier_reads_on_where_reading_everything_finds_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standard: float

@@ -34,11 +34,12 @@ def carry(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, int]]:
     return found
 
 
-def headed(config: Config) -> Header:
+def headed(config: Config, **drafter: str) -> Header:
     models = {
         role: {"file": f"{role}.gguf", "sha256": role}
         for role in ("drafter", "verifier", "embedder", "reranker")
     }
+    models["drafter"] |= drafter
     made = Provenance(models, machine={"cpu": "a processor", "threads": 2}, command="specrag eval")
     return made.header("some-dev", Variant("speculative", "speculative", config))
 
@@ -129,6 +130,47 @@ def test_when_the_verifier_reads_otherwise_what_it_never_read_is_taken_over(
         assert list(found.records) == ["by draft"]
         assert found.header.config_hash != header.config_hash and capsys.readouterr().out == ""
     assert carry(source, NEW, tmp_path / "drafter", {"repair": "rationales,pair,all"}) == (0, 5)
+
+
+def test_a_step_put_between_others_changes_nothing_before_it_nor_where_it_reads_nothing(
+    carry: Callable[..., tuple[int, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"questions_above": 0.4, "multihop_above": 0.5, "rationales_above": 0.8}
+    header = headed(Config(repair="rationales,pair,all", rerank=True, **told), weights="BF16")
+    good, span = Grade(1.0, 1.0, 1.0, 1.0), LogprobSpan(-1.0, 1)
+    draft = DraftRecord("x", "", ("p",), False, False, good, span, span, confidence_alone=0.1)
+
+    def settled(id: str, task: Task, *steps: str, drafted: bool = True) -> Record:
+        repairs = tuple({"step": s, "answer": "x", "decided": s == steps[-1]} for s in steps)
+        cost = (*("some-dev", id, "speculative", header.config_hash, task, "x"), good)
+        made = (draft,) if drafted else ()
+        return Record(*cost, *(0.0, "repair", 0.5), drafts=made, repairs=repairs)
+
+    with ResultFile(tmp_path / "before", header) as file:
+        file.append(settled("told", "qa", "rationales"))
+        file.append(settled("two", "qa", "rationales", "pair"))
+        file.append(settled("hops", "qa", "pair", drafted=False))
+        file.append(settled("claim", "claim", "pair"))
+        file.append(settled("choice", "choice", "pair"))
+        file.append(dataclasses.replace(settled("nothing", "qa", "rationales"), repairs=()))
+        unsettled = ({"step": "rationales", "answer": "x", "decided": False},)
+        file.append(dataclasses.replace(settled("cut", "qa"), repairs=unsettled))
+    source = tmp_path / "stored" / (file.path.name + ".gz")
+    export(file.path, source)
+    old: dict[str, Any] = {"file": "drafter.gguf", "sha256": "drafter"}
+    today = {"repair": "rationales,best,pair,all", "best_above": 0.5}
+    assert carry(source, old, tmp_path / "out", today) == (5, 2)
+    found = read_results(next((tmp_path / "out").iterdir()))
+    assert list(found.records) == ["told", "hops", "claim", "choice", "nothing"]
+    assert found.header.config["best_above"] == 0.5 and capsys.readouterr().out == ""
+    assert found.header.models == header.models
+    # Another threshold counts where that was read.
+    with ResultFile(tmp_path / "out", found.header) as file:
+        alone = dataclasses.replace(settled("alone", "qa", "best"))
+        file.append(dataclasses.replace(alone, config_hash=found.header.config_hash))
+    again = tmp_path / "again" / (file.path.name + ".gz")
+    export(file.path, again)
+    assert carry(again, old, tmp_path / "low", {**today, "best_above": 0.4}) == (5, 1)
 
 
 def test_when_readings_are_taken_sooner_what_was_read_to_the_end_is_taken_over(

@@ -278,6 +278,9 @@ def test_two_models_that_find_nothing_end_the_search() -> None:
     # Rationales are what a drafter chose: that nothing is there takes a passage that was read.
     first = {"irrelevant_below": 0.02, "repair": "rationales,pair,all"}
     assert steps("unknown", -5.0, **first) == ["rationales", "pair"]
+    # Nor is one passage enough to say so.
+    first = {"irrelevant_below": 0.02, "repair": "best,pair,all"}
+    assert steps("unknown", -5.0, **first) == ["best", "pair"]
 
 
 def test_a_claim_of_which_no_passage_speaks_is_not_left_to_a_draft() -> None:

@@ -74,6 +74,13 @@ def test_a_question_that_takes_two_passages_has_them_read_before_anything_is_dra
     assert answer.usage["hop_ranker"].prefilled == 60 and "hops" in answer.timings
 
 
+def test_of_two_passages_that_complete_each_other_none_is_read_alone() -> None:
+    asked, models, _ = world(alone=0.1, repair="rationales,best,pair,draft,all")
+    answer = asked.answer("What is here?", hits=hits(8))
+    assert [s.step for s in answer.repairs] == ["pair"]
+    assert read_by(models) == [["Fact number 6 is here.", "Fact number 3 is here."]]
+
+
 def test_one_that_takes_one_passage_is_drafted_first_as_ever() -> None:
     asked, models, hops = world(alone=-0.1)
     asked.answer("What is here?", hits=hits(8))

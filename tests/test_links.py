@@ -182,6 +182,32 @@ def test_two_passages_are_read_where_the_question_compares_none() -> None:
     assert [read(p) for p in prompts] == [[TOWN]]
 
 
+def test_the_best_passage_is_read_alone_and_two_then_begin_with_it() -> None:
+    none = {BOOK: 0.1, AUTHOR: 0.5, FERRY: 0.3, TOWN: 0.2}
+    answer, prompts = ask(none, repair="best,pair,all", n_drafts=4)
+    assert [read(p) for p in prompts][:2] == [[BOOK], [BOOK, AUTHOR]]
+    assert [s.step for s in answer.repairs] == ["best", "pair", "all"]
+    assert len(read(prompts[2])) == 4 and read(prompts[2])[:2] == [BOOK, AUTHOR]
+    # What it gives is taken from a probability on; FakeEngine says all with 0.6065.
+    steps: dict[str, Any] = {"repair": "best,pair", "n_drafts": 4, "accept_above": 0.0}
+    answer, prompts = ask(none, "Tomas Reed", **steps, best_above=0.6)
+    assert [read(p) for p in prompts] == [[BOOK]]
+    assert [(s.step, s.decided) for s in answer.repairs] == [("best", True)]
+    answer, prompts = ask(none, "Tomas Reed", **steps, best_above=0.61)
+    assert [(s.step, s.decided) for s in answer.repairs] == [("best", False), ("pair", True)]
+    answer, _ = ask(none, "Tomas Reed", **{**steps, "accept_above": 0.61})
+    assert [s.step for s in answer.repairs] == ["best", "pair"], "without one, as all others"
+    # Where the question compares two, one of them is not read alone.
+    both = "Which is older, Port Alder or the Heron Ferry?"
+    answer, prompts = ask(none, question=both, repair="best,pair", n_drafts=4)
+    assert [s.step for s in answer.repairs] == ["pair"] and len(read(prompts[0])) == 2
+    # After another step, or before another than ``pair``, nothing is read twice either.
+    answer, prompts = ask(none, repair="subset,best,all", n_drafts=4)
+    assert [s.step for s in answer.repairs] == ["subset", "all"]
+    answer, prompts = ask(none, repair="best,linked", n_drafts=4)
+    assert [read(p) for p in prompts] == [[BOOK], [BOOK, AUTHOR]]
+
+
 def test_short_passages_are_all_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     none = {BOOK: 0.5, AUTHOR: 0.97, FERRY: 0.1, TOWN: 0.2}
     steps = "short,linked,redraft,more"

@@ -362,6 +362,8 @@ def test_rationales_may_have_to_be_surer_than_what_was_read_whole() -> None:
     assert steps(answer) == [("rationales", "three", True)]
     with pytest.raises(ConfigError, match="rationales_above must be between 0 and 1, got 2"):
         Config(rationales_above=2)
+    with pytest.raises(ConfigError, match="best_above must be between 0 and 1, got 2"):
+        Config(best_above=2)
 
 
 def test_a_draft_that_is_good_enough_ends_reading() -> None:

@@ -55,7 +55,7 @@ def evidence_of(
     trusted to tell evidence from other passages: then the best hit is not read besides, and
     ``more`` reads nothing further where the drafter says with that probability that there is no
     evidence. Hits that are in no draft come last. ``sentences`` and ``extracts`` need
-    ``extract``, ``named``, ``pair`` and ``linked`` need ``links``. ``hops``: what ``pair`` reads
+    ``extract``, ``best``, ``named``, ``pair`` and ``linked`` need ``links``. ``hops``: what ``pair`` reads
     where it is known which passages complete each other.
     """
     if step == "rationales":
@@ -65,6 +65,12 @@ def evidence_of(
     if step == "extracts":
         assert extract is not None, "extracts need something that extracts them"
         return _with_short((), extract([h.passage for h in hits]), tuple(seen))
+    if step == "best":
+        assert links is not None, "it is not known what is linked"
+        if seen or hops or _compared(verdicts, hits, links):
+            return None
+        alone = tuple(_passages(verdicts, verdicts, hits)[:1])
+        return Evidence(alone, alone, alone)
     if step in ("sentences", "named", "pair", "linked"):
         best = None if seen else evidence_of("subset", verdicts, hits, (), unknown_above)
         whole = best.whole if best else tuple(seen)

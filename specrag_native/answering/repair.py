@@ -32,6 +32,7 @@ _NAMES = {
     "sentences": "reading the best sentences",
     "extracts": "reading the best sentences",
     "short": "reading short passages",
+    "best": "reading the best passage",
     "subset": "reading the best passages",
     "named": "reading what the question names",
     "pair": "reading two passages",
@@ -86,6 +87,8 @@ class Repaired:
 def steps_of(run: Run, config: Config) -> tuple[RepairStep, ...]:
     """Return the steps of ``config.repair`` for a question that may have been drafted before."""
     steps = config.repair_steps
+    if run.question.task in ("claim", "choice"):
+        steps = tuple(s for s in steps if s != "best")
     drafted = drafts_decide(run, config) is not None
     return tuple(s for s in steps if s != "draft") if drafted else steps
 
@@ -106,10 +109,11 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
     """Take the steps of ``config.repair`` until one gives an answer or time is up."""
     out = Repaired()
     seen: tuple[Passage, ...] = ()
+    alone: tuple[Passage, ...] = ()  # what ``best`` read, with which ``pair`` begins
     whole = True  # nothing was left out of what may be read
     too_long: ContextFullError | None = None
     left = list(steps_of(run, config))
-    links = run.links if {"named", "pair", "linked"} & set(left) else None
+    links = run.links if {"best", "named", "pair", "linked"} & set(left) else None
 
     def extract(passages: Sequence[Passage]) -> Sequence[tuple[Passage, Passage]]:
         found: Sequence[tuple[Passage, Passage]] = ()
@@ -139,8 +143,9 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
             continue
         if step in ("sentences", "extracts") and not fits(step, config.sentence_tokens):
             continue  # nor are they looked for
+        known = () if step == "pair" and seen == alone else seen
         evidence = evidence_of(
-            step, rounds.verdicts, run.hits, seen, config.unknown_above, extract, links, run.hops
+            step, rounds.verdicts, run.hits, known, config.unknown_above, extract, links, run.hops
         )
         if evidence is None:
             continue
@@ -163,9 +168,11 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
         enough = step == "more" or not left or reading.probability >= _least(step, config)
         if taken and enough:
             break
-        if not reading.found and evidence.whole and run.relevance < config.irrelevant_below:
+        nothing = not reading.found and evidence.whole and step != "best"
+        if nothing and run.relevance < config.irrelevant_below:
             break  # to read on takes longest where there is nothing to be found
         seen = evidence.whole
+        alone = seen if step == "best" else alone
         if step == "more":
             left.insert(0, step)
     read = any(s.step not in DRAFTING for s in out.steps)
@@ -238,6 +245,8 @@ def _least(step: RepairStep, config: Config) -> float:
     """Return the probability that an answer needs when a later step could find a better one."""
     if step == "rationales" and config.rationales_above is not None:
         return config.rationales_above
+    if step == "best" and config.best_above is not None:
+        return config.best_above
     return config.accept_above
 
 
