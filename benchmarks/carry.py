@@ -37,7 +37,9 @@ from specrag_native.evaluation.results import ResultFile, read_lines
 from specrag_native.evaluation.variants import Variant
 from specrag_native.model_files import catalog
 
-READING = ("repair", "reading_weights", "best_above")
+ALONE = ("best_above", "best_linked_above")
+"""Settings of when an answer from the best passage alone is taken."""
+READING = ("repair", "reading_weights", *ALONE)
 """Settings of what the verifier reads, and how far that is trusted."""
 JUDGING = ("draft_weights", "questions_above", "linked_above")
 """Settings of which drafts about questions are the answer."""
@@ -110,9 +112,7 @@ def untouched(record: Record, before: Header, after: Header) -> bool:
     return not record.error
 
 
-def _read_otherwise(
-    record: Record, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> bool:
+def _read_otherwise(record: Record, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Return whether the steps of a question had been others with what differs in reading."""
     if not record.repairs:
         return False
@@ -120,11 +120,31 @@ def _read_otherwise(
         return True
     orders = [_taken_steps(record, config) for config in (before, after)]
     if orders[0] == orders[1]:
-        alone = any(step["step"] == "best" for step in record.repairs)
-        return alone and before.get("best_above") != after.get("best_above")
+        return _alone_otherwise(record, before, after)
     alike = [a for a, b in takewhile(lambda two: two[0] == two[1], zip(*orders, strict=False))]
     settled = bool(record.repairs[-1].get("decided"))
     return not settled or any(step["step"] not in alike for step in record.repairs)
+
+
+def _alone_otherwise(
+    record: Record, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> bool:
+    """Return whether an answer from the best passage might be taken, or not, by other thresholds.
+
+    A higher one changes nothing where an answer was not taken, or is as sure as the highest of all.
+    """
+    alone = next((step for step in record.repairs if step["step"] == "best"), None)
+    old, new = ([_threshold(config, name) for name in ALONE] for config in (before, after))
+    if alone is None or old == new:
+        return False
+    raised = all(a <= b for a, b in zip(old, new, strict=True))
+    return not raised or (bool(alone.get("decided")) and alone["probability"] < max(new))
+
+
+def _threshold(config: Mapping[str, Any], name: str) -> float:
+    """Return a threshold of ``ALONE``, or what stands for it where there is none."""
+    found = (config.get(n) for n in (name, "best_above", "accept_above"))
+    return float(next(x for x in found if x is not None))
 
 
 def _taken_steps(record: Record, config: Mapping[str, Any]) -> list[str]:

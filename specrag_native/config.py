@@ -32,6 +32,7 @@ REPAIR_THRESHOLDS = (
     "silent_above",
     "rationales_above",
     "best_above",
+    "best_linked_above",
 )
 """Thresholds that say what ``repair`` is left to do; none needs to be set."""
 _OPTIONAL = ("unknown_above", *REPAIR_THRESHOLDS)
@@ -204,6 +205,9 @@ class Config:
     best_above: float | None = None
     """The same for an answer from ``best``, which shows one passage where the next step shows two.
     ``None``: ``accept_above``."""
+    best_linked_above: float | None = None
+    """The same where another passage is linked to that one, as the answer may take both: where one
+    names the title of the other, or the question names both. ``None``: ``best_above``."""
     min_rationales: int = 1
     """With fewer than this ``rationales`` is passed over: a single one, of a draft that was not
     taken, leaves the verifier nothing to choose from."""

@@ -164,13 +164,20 @@ def test_a_step_put_between_others_changes_nothing_before_it_nor_where_it_reads_
     assert list(found.records) == ["told", "hops", "claim", "choice", "nothing"]
     assert found.header.config["best_above"] == 0.5 and capsys.readouterr().out == ""
     assert found.header.models == header.models
-    # Another threshold counts where that was read.
+    # Another threshold counts where that was read, and a higher one where its answer was taken.
     with ResultFile(tmp_path / "out", found.header) as file:
-        alone = dataclasses.replace(settled("alone", "qa", "best"))
-        file.append(dataclasses.replace(alone, config_hash=found.header.config_hash))
+        for id, last, sure in (("sure", "best", 0.9), ("not so", "best", 0.6), ("no", "pair", 0.4)):
+            record = settled(id, "qa", "best", last) if last == "pair" else settled(id, "qa", last)
+            first = {**record.repairs[0], "probability": sure}
+            record = dataclasses.replace(record, repairs=(first, *record.repairs[1:]))
+            file.append(dataclasses.replace(record, config_hash=found.header.config_hash))
     again = tmp_path / "again" / (file.path.name + ".gz")
     export(file.path, again)
-    assert carry(again, old, tmp_path / "low", {**today, "best_above": 0.4}) == (5, 1)
+    assert carry(again, old, tmp_path / "low", {**today, "best_above": 0.4}) == (5, 3)
+    higher = {**today, "best_linked_above": 0.85}
+    assert carry(again, old, tmp_path / "high", higher) == (7, 1)
+    (high,) = (read_results(p) for p in (tmp_path / "high").iterdir())
+    assert {"sure", "no"} <= set(high.records) and "not so" not in high.records
 
 
 def test_when_readings_are_taken_sooner_what_was_read_to_the_end_is_taken_over(

@@ -180,6 +180,8 @@ def test_an_answer_below_what_is_asked_for_is_replayed_as_standard_rag(
         ("abstain", "qa", True, ("rationales", "pair", "all"), "NOTHING"),
         ("repair", "qa", True, ("rationales",), "RATIONALES"),
         ("repair", "qa", True, ("rationales", "pair"), "PAIR"),
+        ("repair", "qa", True, ("rationales", "best"), "BEST"),
+        ("repair", "qa", True, ("best", "pair"), "PAIR"),
         ("repair", "qa", False, ("pair",), "LINKED"),
         ("repair", "choice", False, ("pair",), "PAIR"),
         ("repair", "choice", False, ("short",), "SHORT"),

@@ -197,6 +197,12 @@ def test_the_best_passage_is_read_alone_and_two_then_begin_with_it() -> None:
     assert [(s.step, s.decided) for s in answer.repairs] == [("best", False), ("pair", True)]
     answer, _ = ask(none, "Tomas Reed", **{**steps, "accept_above": 0.61})
     assert [s.step for s in answer.repairs] == ["best", "pair"], "without one, as all others"
+    # Where one is linked to it, the answer may take both, and it has to be surer.
+    linked = {**steps, "best_above": 0.6, "best_linked_above": 0.61}
+    answer, _ = ask(none, "Tomas Reed", **linked)
+    assert [s.step for s in answer.repairs] == ["best", "pair"]
+    answer, _ = ask(none | {BOOK: 0.5, TOWN: 0.1}, "Tomas Reed", **linked)
+    assert [s.step for s in answer.repairs] == ["best"], "nothing is linked to the town"
     # Where the question compares two, one of them is not read alone.
     both = "Which is older, Port Alder or the Heron Ferry?"
     answer, prompts = ask(none, question=both, repair="best,pair", n_drafts=4)

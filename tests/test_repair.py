@@ -364,6 +364,8 @@ def test_rationales_may_have_to_be_surer_than_what_was_read_whole() -> None:
         Config(rationales_above=2)
     with pytest.raises(ConfigError, match="best_above must be between 0 and 1, got 2"):
         Config(best_above=2)
+    with pytest.raises(ConfigError, match="best_linked_above must be between 0 and 1, got -1"):
+        Config(best_linked_above=-1)
 
 
 def test_a_draft_that_is_good_enough_ends_reading() -> None:

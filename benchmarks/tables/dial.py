@@ -39,7 +39,8 @@ def play(ours: Record, standard: Record, drafts: float, readings: float) -> Play
     if ours.decided_by == "speculative":  # claims are left as they are
         reads_on = ours.task == "qa" and drafts > ASKED[0][0] and ours.confidence < drafts
     else:
-        unsure = bool(last) and float(last.get("probability", 0.0)) < readings
+        judged = bool(last) and last.get("step") != "best"  # which has a threshold of its own
+        unsure = judged and float(last.get("probability", 0.0)) < readings
         reads_on = not whole and readings > ASKED[0][1] and unsure
     seconds = ours.timings.get("total", 0.0)
     standard_seconds = standard.timings.get("total", 0.0)

@@ -10,11 +10,12 @@ from tables.sets import besides, timed
 DRAFT = "a draft"
 RATIONALES = "the drafts' rationales"
 LINKED = "two passages that complete each other, before drafting"
+BEST = "the best passage"
 PAIR = "two passages"
 SHORT = "all passages, as they are short together"
 MORE = "the best draft's passage besides, or everything"
 NOTHING = "your documents do not say"
-ORDER = (DRAFT, RATIONALES, LINKED, PAIR, SHORT, MORE, NOTHING)
+ORDER = (DRAFT, RATIONALES, LINKED, BEST, PAIR, SHORT, MORE, NOTHING)
 
 
 def settled_by(record: Record) -> str:
@@ -25,7 +26,8 @@ def settled_by(record: Record) -> str:
         return DRAFT
     last = record.repairs[-1]
     drafted = bool(record.drafts) or record.task == "choice"  # which are never drafted first
-    named = {"rationales": RATIONALES, "short": SHORT, "pair": PAIR if drafted else LINKED}
+    named = {"rationales": RATIONALES, "short": SHORT, "best": BEST}
+    named["pair"] = PAIR if drafted else LINKED
     return named.get(str(last["step"]), MORE)
 
 

@@ -55,8 +55,8 @@ def evidence_of(
     trusted to tell evidence from other passages: then the best hit is not read besides, and
     ``more`` reads nothing further where the drafter says with that probability that there is no
     evidence. Hits that are in no draft come last. ``sentences`` and ``extracts`` need
-    ``extract``, ``best``, ``named``, ``pair`` and ``linked`` need ``links``. ``hops``: what ``pair`` reads
-    where it is known which passages complete each other.
+    ``extract``, and ``best``, ``named``, ``pair`` and ``linked`` need ``links``. ``hops``: what
+    ``pair`` reads where it is known which passages complete each other.
     """
     if step == "rationales":
         return _with_short((), rationales(verdicts), tuple(seen))

@@ -18,6 +18,7 @@ from specrag_native.answering.confidence import reading_confidence
 from specrag_native.answering.evidence import Evidence, by_promise, evidence_of
 from specrag_native.answering.extracts import extracts
 from specrag_native.answering.grounding import stands_in
+from specrag_native.answering.links import Links
 from specrag_native.answering.reranking import sentence_likeness
 from specrag_native.answering.rounds import Rounds, drafts_decide
 from specrag_native.answering.run import Cost, Models, Run
@@ -165,7 +166,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
             continue
         taken = reading.found and reading.confidence >= config.abstain_below
         out.reading, out.nothing_there = (reading if taken else None), not taken
-        enough = step == "more" or not left or reading.probability >= _least(step, config)
+        enough = step == "more" or not left or reading.probability >= _least(step, evidence, links, config)
         if taken and enough:
             break
         nothing = not reading.found and evidence.whole and step != "best"
@@ -241,13 +242,17 @@ def agreeing_rationale(reading: Reading, verdicts: Sequence[Verdict]) -> str:
     return ""
 
 
-def _least(step: RepairStep, config: Config) -> float:
+def _least(step: RepairStep, evidence: Evidence, links: Links | None, config: Config) -> float:
     """Return the probability that an answer needs when a later step could find a better one."""
-    if step == "rationales" and config.rationales_above is not None:
-        return config.rationales_above
-    if step == "best" and config.best_above is not None:
-        return config.best_above
-    return config.accept_above
+    least = None
+    if step == "rationales":
+        least = config.rationales_above
+    elif step == "best":
+        assert links is not None, "it is not known what is linked"
+        may_take_two = any(links.linked[p.id] for p in evidence.whole)
+        least = config.best_linked_above if may_take_two else None
+        least = config.best_above if least is None else least
+    return config.accept_above if least is None else least
 
 
 def _read(
