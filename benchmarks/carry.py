@@ -126,9 +126,7 @@ def _read_otherwise(record: Record, before: Mapping[str, Any], after: Mapping[st
     return not settled or any(step["step"] not in alike for step in record.repairs)
 
 
-def _alone_otherwise(
-    record: Record, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> bool:
+def _alone_otherwise(record: Record, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Return whether an answer from the best passage might be taken, or not, by other thresholds.
 
     A higher one changes nothing where an answer was not taken, or is as sure as the highest of all.

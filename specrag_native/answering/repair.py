@@ -166,7 +166,8 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
             continue
         taken = reading.found and reading.confidence >= config.abstain_below
         out.reading, out.nothing_there = (reading if taken else None), not taken
-        enough = step == "more" or not left or reading.probability >= _least(step, evidence, links, config)
+        least = _least(step, evidence, links, config)
+        enough = step == "more" or not left or reading.probability >= least
         if taken and enough:
             break
         nothing = not reading.found and evidence.whole and step != "best"
