@@ -204,7 +204,8 @@ class Config:
     more. ``None``: ``accept_above``."""
     best_above: float | None = None
     """The same for an answer from ``best``, which shows one passage where the next step shows two.
-    ``None``: ``accept_above``."""
+    Where ``rationales`` had another answer, the next step is taken however sure it is. ``None``:
+    ``accept_above``."""
     best_linked_above: float | None = None
     """The same where another passage is linked to that one, as the answer may take both: where one
     names the title of the other, or the question names both. ``None``: ``best_above``."""

@@ -368,6 +368,25 @@ def test_rationales_may_have_to_be_surer_than_what_was_read_whole() -> None:
         Config(best_linked_above=-1)
 
 
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        (("Three.", "three"), ["rationales", "best"]),  # case and punctuation are nothing
+        (("unknown", "three"), ["rationales", "best"]),
+        (("four", "three"), ["rationales", "best", "pair"]),
+    ],
+)
+def test_one_passage_is_not_enough_where_the_rationales_said_something_else(
+    said: tuple[str, str], taken: list[str]
+) -> None:
+    answers = iter((*said, "three"))
+    verifier = FakeEngine(lambda p: (next(answers),), no)
+    order = {"repair": "rationales,best,pair,all", "rationales_above": 0.9, "best_above": 0.6}
+    answer, _ = ask(FakeEngine(knows(3), yes), verifier, **order)
+    assert [s.step for s in answer.repairs] == taken
+    assert answer.answer == "three" and answer.repairs[-1].decided
+
+
 def test_a_draft_that_is_good_enough_ends_reading() -> None:
     verifier = FakeEngine(lambda p: ("unknown",), yes)
     answer, _ = ask(FakeEngine(knows(3), yes), verifier, repair="pair,draft,all")

@@ -166,8 +166,10 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
             continue
         taken = reading.found and reading.confidence >= config.abstain_below
         out.reading, out.nothing_there = (reading if taken else None), not taken
-        least = _least(step, evidence, links, config)
-        enough = step == "more" or not left or reading.probability >= least
+        likely = reading.probability >= _least(step, evidence, links, config)
+        if step == "best" and _told_otherwise(reading, out.steps):
+            likely = False
+        enough = step == "more" or not left or likely
         if taken and enough:
             break
         nothing = not reading.found and evidence.whole and step != "best"
@@ -254,6 +256,12 @@ def _least(step: RepairStep, evidence: Evidence, links: Links | None, config: Co
         least = config.best_linked_above if may_take_two else None
         least = config.best_above if least is None else least
     return config.accept_above if least is None else least
+
+
+def _told_otherwise(reading: Reading, steps: Sequence[Repair]) -> bool:
+    """Whether the rationales that were read before gave another answer."""
+    told = [s.answer for s in steps if s.step == "rationales" and s.answer]
+    return any(answer_key(answer) != answer_key(reading.answer) for answer in told)
 
 
 def _read(
