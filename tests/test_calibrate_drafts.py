@@ -154,8 +154,11 @@ def test_one_passage_is_enough_where_two_find_no_more(
         same = right and alone != "worse"
         found = same if i < 10 else alone == "better"
         told = reading("y", found, (0.9, 0.7, 0.3, 0.9)[i // 10])
-        told |= {"step": "best", "decided": False, "grounded": i < 30, "confidence": 0.5}
-        return [told, reading("y", right, 0.9, step="pair")]
+        told |= {"step": "best", "decided": False, "confidence": 0.5}
+        told["grounded"] = not 30 <= i < 35
+        # Of the last five the rationales say something else, so one passage is not enough.
+        before = reading("y" if i < 35 else "z", False, 0.1, step="rationales")
+        return [before, told, reading("y", right, 0.9, step="pair")]
 
     settings = {"order": "best,pair", "abstain_below": 0.2, "accept_above": 1.0}
     write_run(tmp_path, 40, repairs, **settings, best_above=1.0)

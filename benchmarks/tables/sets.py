@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from stored import RESULTS
 
@@ -13,6 +14,7 @@ from specrag_native.evaluation.comparison import group
 from specrag_native.evaluation.intervals import paired_difference
 from specrag_native.evaluation.records import Record
 from specrag_native.evaluation.results import read_folder
+from tables.speed import tuned
 from tables.unseen import SEEN, after
 
 ORDER = (
@@ -35,10 +37,14 @@ _COLOURS = ("#bbbbbb", "#2a6f97")
 
 @dataclass(frozen=True)
 class Beside:
-    """Two methods on the questions of a set that both answered; ``timed``: by one machine."""
+    """Two methods on the questions of a set that both answered; ``timed``: by one machine.
+
+    ``machine``: the last that Speculative RAG answered on, with what was tuned there.
+    """
 
     dataset: str
     pairs: Sequence[tuple[Record, Record]]
+    machine: Mapping[str, Any]
 
     @property
     def timed(self) -> list[tuple[float, float]]:
@@ -68,7 +74,8 @@ def besides(
     for g in group(after(read_folder(RESULTS / folder), seen or {})):
         entry = g.find("speculative")
         if entry is not None and g.baseline is not None:
-            found[g.dataset] = Beside(g.dataset, entry.beside(g.baseline))
+            pairs = entry.beside(g.baseline)
+            found[g.dataset] = Beside(g.dataset, pairs, entry.header.machine)
     return [found[name] for name in names if name in found]
 
 
@@ -138,12 +145,13 @@ def _table(found: Sequence[Beside]) -> str:
         )
         lines.append(f"| {one.dataset.removesuffix('-dev')} | {' | '.join(cells)} |")
     machines = sorted({a.machine for one in found for a, b in one.pairs if timed(a, b)})
+    chosen = sorted({tuned(one.machine).rstrip(", ") for one in found} - {""})
     return "\n".join(
         [
             *lines,
             "",
             f"Medians, nothing seen before; seconds of the {sum(len(one.timed) for one in found)} "
-            f"questions that one machine answered both ways ({'; '.join(machines)}).",
+            f"questions that one machine answered both ways ({'; '.join([*machines, *chosen])}).",
         ]
     )
 

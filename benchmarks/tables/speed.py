@@ -171,12 +171,12 @@ def _described(machines: list[Mapping[str, Any]]) -> str:
     last = machines[-1]
     commits: dict[str, dict[str, None]] = {}
     for machine in machines:
-        commits.setdefault(_tuned(machine), {})[machine["commit"]] = None
-    runs = "; ".join(f"{tuned}commit {', '.join(names)}" for tuned, names in commits.items())
+        commits.setdefault(tuned(machine), {})[machine["commit"]] = None
+    runs = "; ".join(f"{chosen}commit {', '.join(names)}" for chosen, names in commits.items())
     return f"{last['cpu']}, {last['threads']} threads, {runs}"
 
 
-def _tuned(machine: Mapping[str, Any]) -> str:
+def tuned(machine: Mapping[str, Any]) -> str:
     """Return what `specrag tune` had chosen there; empty where it had not run."""
     chosen = [
         f"{name} {value} for the {role}"

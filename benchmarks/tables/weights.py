@@ -26,7 +26,7 @@ def weights_table() -> str:
 
 
 def _answers() -> list[str]:
-    stored, short = (_records(name, "speculative") for name in ("eval", "weights"))
+    stored, short = (_records("weights", "speculative", kind) for kind in (False, True))
     standard = _records("eval", "standard")
     lines = [
         "| | questions | right, as stored | right, in BF16 | gained, lost | standard RAG right |",
@@ -55,12 +55,15 @@ def _answers() -> list[str]:
     ]
 
 
-def _records(folder: str, method: str) -> dict[str, Mapping[str, Record]]:
-    """Return the records of a method by set and question."""
+def _records(
+    folder: str, method: str, short: bool | None = None
+) -> dict[str, Mapping[str, Record]]:
+    """Return the records of a method by set and question; ``short``: of one type of weights."""
     return {
         result.header.dataset: result.records
         for result in read_folder(RESULTS / folder)
         if result.header.method == method
+        and short in (None, "weights" in result.header.models.get("drafter", {}))
     }
 
 
@@ -117,10 +120,17 @@ def _seconds() -> list[str]:
 def _by_id(
     rows: Sequence[Mapping[str, Any]], workload: str, method: str, short: bool
 ) -> dict[str, float]:
-    """Return seconds by question of one workload, method and type of weights."""
+    """Return seconds by question of one workload, method and type of weights.
+
+    Settings are the last that weights as stored were timed with.
+    """
+    found = [r for r in rows if (r["workload"], r["method"]) == (workload, method)]
+    stored = [r for r in found if "drafter weights" not in r.get("models", {})]
+    if not stored:
+        return {}
+    settings = stored[-1].get("settings")
     return {
         r["id"]: r["seconds"]
-        for r in rows
-        if (r["workload"], r["method"]) == (workload, method)
-        and ("drafter weights" in r.get("models", {})) == short
+        for r in found
+        if r.get("settings") == settings and ("drafter weights" in r.get("models", {})) == short
     }
