@@ -49,8 +49,7 @@ def _lines(table: Table, method: str) -> list[list[str]]:
             cells = [row[i] for i in places]
             cells[1], cells[2] = f"{cells[1]}%", f"{cells[2]}%"
             cells[5] = cells[5].partition(" (")[0]
-            factor, _, n = cells[6].partition(" ")
-            cells[6] = f"{factor} as long {n}".rstrip()
+            cells[6] += " as long"
             lines.append(cells)
     return lines
 

@@ -109,7 +109,7 @@ def overall_table(groups: Sequence[Group]) -> Table | None:
                 str(sum(a > b for a, b in right)),
                 str(sum(a < b for a, b in right)),
                 _difference(difference(found)),
-                _factor(timed.get(name, [])),
+                f"{median(timed[name]):.2f}x" if timed.get(name) else NONE,
             )
         )
     if not rows:
@@ -132,11 +132,6 @@ def overall_table(groups: Sequence[Group]) -> Table | None:
         "Standard takes: the median of the ratios of seconds, question by question, where one "
         "machine answered both.",
     )
-
-
-def _factor(ratios: Sequence[float]) -> str:
-    """Return the median of some ratios, and of how many; nothing where there are none."""
-    return f"{median(ratios):.2f}x ({len(ratios)} timed)" if ratios else NONE
 
 
 def _ratios(pairs: Sequence[tuple[Record, Record]]) -> list[float]:
