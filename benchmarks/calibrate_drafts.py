@@ -50,7 +50,7 @@ from calibrate import (
 )
 
 from specrag_native.answering.confidence import DRAFT_FEATURES, draft_features
-from specrag_native.answering.verifier import answer_key
+from specrag_native.answering.repair import told_otherwise
 from specrag_native.evaluation.records import Record
 
 CLAIM_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(10, 20))
@@ -207,7 +207,8 @@ def best_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
         if alone is None or header.config.get("best_above") != 1 or alone["decided"]:
             continue
         taken = was_found(alone) and alone["confidence"] >= header.config["abstain_below"]
-        taken = taken and not _told_otherwise(alone, record)
+        told = ((s["step"], s["answer"]) for s in record.repairs)
+        taken = taken and not told_otherwise(alone["answer"], told)
         sure = alone["probability"] if taken else -1.0
         judged.append((sure, float(alone["right"] > 0), float(record.grade.right > 0)))
     if len(judged) < LEAST:
@@ -222,12 +223,6 @@ def best_fit(runs: Runs, settings: Mapping[str, Any]) -> dict[str, Any]:
             others.insert(others.index("pair"), "best")
             return {"best_above": above, "best": facts, **_with_steps(others, settings)}
     return {"best_above": None, **_with_steps(others, settings)}
-
-
-def _told_otherwise(alone: Mapping[str, Any], record: Record) -> bool:
-    """Whether the rationales had another answer than the best passage, which then is not enough."""
-    told = [s["answer"] for s in record.repairs if s["step"] == "rationales" and s["answer"]]
-    return any(answer_key(answer) != answer_key(alone["answer"]) for answer in told)
 
 
 def _with_steps(steps: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,6 +81,14 @@ def test_of_two_passages_that_complete_each_other_none_is_read_alone() -> None:
     assert read_by(models) == [["Fact number 6 is here.", "Fact number 3 is here."]]
 
 
+def test_a_single_passage_is_not_read_again_as_two() -> None:
+    order = {"repair": "best,pair,all", "best_above": 0.9, "questions_above": 1.0}
+    asked, models, _ = world(alone=-9.0, **order)
+    answer = asked.answer("What is here?", hits=hits(1))
+    assert [(s.step, s.decided) for s in answer.repairs] == [("best", True)]
+    assert read_by(models) == [["Fact number 0 is here."]] and answer.answer == "Fact"
+
+
 def test_one_that_takes_one_passage_is_drafted_first_as_ever() -> None:
     asked, models, hops = world(alone=-0.1)
     asked.answer("What is here?", hits=hits(8))

@@ -9,7 +9,7 @@ twice, and its last word counts.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from specrag_native.answering.baselines import StandardRAG, probability
@@ -148,7 +148,7 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
         evidence = evidence_of(
             step, rounds.verdicts, run.hits, known, config.unknown_above, extract, links, run.hops
         )
-        if evidence is None:
+        if evidence is None or evidence.read == seen:  # nothing new
             continue
         if step == "rationales" and len(evidence.read) < config.min_rationales:
             continue
@@ -167,8 +167,8 @@ def repair(run: Run, rounds: Rounds, models: Models, config: Config) -> Repaired
         taken = reading.found and reading.confidence >= config.abstain_below
         out.reading, out.nothing_there = (reading if taken else None), not taken
         likely = reading.probability >= _least(step, evidence, links, config)
-        if step == "best" and _told_otherwise(reading, out.steps):
-            likely = False
+        told = ((s.step, s.answer) for s in out.steps)
+        likely = likely and not (step == "best" and told_otherwise(reading.answer, told))
         enough = step == "more" or not left or likely
         if taken and enough:
             break
@@ -258,10 +258,10 @@ def _least(step: RepairStep, evidence: Evidence, links: Links | None, config: Co
     return config.accept_above if least is None else least
 
 
-def _told_otherwise(reading: Reading, steps: Sequence[Repair]) -> bool:
-    """Whether the rationales that were read before gave another answer."""
-    told = [s.answer for s in steps if s.step == "rationales" and s.answer]
-    return any(answer_key(answer) != answer_key(reading.answer) for answer in told)
+def told_otherwise(answer: str, steps: Iterable[tuple[str, str]]) -> bool:
+    """Return whether the rationales gave another answer, by the steps taken and their answers."""
+    key = answer_key(answer)
+    return any(step == "rationales" and told and answer_key(told) != key for step, told in steps)
 
 
 def _read(
