@@ -3,6 +3,7 @@ r"""How well a drafter tells passages with the answer from others, one passage p
 Every passage of a question is drafted alone, and no draft may say that there is no evidence; how
 probable that would have been orders the passages. Beside it: the cosine of the embedder, and the
 order in which the passages came. A passage holds the answer when an accepted one stands in it.
+With `--drafts 2` every passage has a second draft, which begins with the next likeliest token.
 Rows are appended to benchmarks/results/evidence.jsonl; what stands there is not measured again.
 
     python benchmarks/bench_evidence.py SET.jsonl.gz [SET...] --drafter NAME --limit 8
@@ -41,12 +42,18 @@ def main() -> None:
     parser.add_argument("--drafter", default=catalog.default("drafter"))
     parser.add_argument("--half", default="tune", choices=("tune", "report"))
     parser.add_argument("--limit", type=int, default=8)
+    parser.add_argument("--drafts", type=int, default=1, help="of each passage")
     args = parser.parse_args()
     path = catalog.resolve(args.drafter, role="drafter").path
     digest = machine.sha256(path)[:12]
     drafter = Drafter(
         NativeEngine(path, EngineOptions(n_ctx=8192)),
-        Config(layout="standalone", unknown_above=1.0, **taught_to(path)),
+        Config(
+            layout="standalone",
+            unknown_above=1.0,
+            drafts_per_subset=args.drafts,
+            **taught_to(path),
+        ),
     )
     embedder = NativeEmbedder(
         NativeEngine(
@@ -55,16 +62,17 @@ def main() -> None:
         )
     )
     stamp = machine.describe(threads=physical_cores())
-    done = {(r["sha256"], r["id"]) for r in read_rows(STORED)}
+    done = {(r["sha256"], r["id"], r.get("drafts", 1)) for r in read_rows(STORED)}
     for file in args.sets:
         dataset = read_dataset(file, half=args.half, limit=args.limit)
         for example in dataset.examples:
-            if (digest, example.id) in done:
+            if (digest, example.id, args.drafts) in done:
                 continue
             passages = example.passages[:MOST_PASSAGES]
             rows = embedder.embed([embedding_text(p.title, p.text) for p in passages])
             cosine = rows @ embedder.embed([example.question.text])[0]
             drafts, usage = drafter.draft(example.question, [Subset((p,)) for p in passages])
+            right = [grade(d.answer, example.question, example.answers).right > 0 for d in drafts]
             row = {
                 "drafter": path.stem,
                 "sha256": digest,
@@ -74,12 +82,11 @@ def main() -> None:
                 "holds": [
                     contains_answer(f"{p.title}\n{p.text}", example.answers) for p in passages
                 ],
-                "none": [round(d.unknown_logprob or 0.0, 4) for d in drafts],
+                "none": [round(d.unknown_logprob or 0.0, 4) for d in drafts[:: args.drafts]],
                 "cosine": [round(float(c), 4) for c in cosine],
-                "right": [
-                    grade(d.answer, example.question, example.answers).right > 0 for d in drafts
-                ],
+                "right": right[:: args.drafts],
                 "decoded": usage.decoded,
+                **({"drafts": args.drafts, "right_each": right} if args.drafts > 1 else {}),
                 "machine": stamp,
             }
             with STORED.open("a") as out:

@@ -236,8 +236,9 @@ void bind_engine(py::module_& m) {
             "generate",
             [](Engine& engine, const std::vector<Prompt>& prompts, std::vector<Stage> stages,
                float temperature, std::uint64_t seed, std::int32_t lookup, std::int32_t keep,
-               const py::object& on_text, const MaybeCancelFlag& cancel) {
-                const GenerateOptions options{std::move(stages), temperature, seed, lookup, keep};
+               bool distinct, const py::object& on_text, const MaybeCancelFlag& cancel) {
+                const GenerateOptions options{std::move(stages), temperature, seed, lookup, keep,
+                                              distinct};
                 const auto flag = cancel.value_or(std::make_shared<CancelFlag>());
                 std::exception_ptr error;
                 const TextCallback callback = make_text_callback(on_text, flag, error);
@@ -252,7 +253,7 @@ void bind_engine(py::module_& m) {
                 return std::make_pair(std::move(out), usage);
             },
             "prompts"_a, py::kw_only(), "stages"_a, "temperature"_a, "seed"_a, "lookup"_a = 0,
-            "keep"_a = 0, "on_text"_a = py::none(), "cancel"_a = py::none())
+            "keep"_a = 0, "distinct"_a = false, "on_text"_a = py::none(), "cancel"_a = py::none())
         .def(
             "score",
             [](Engine& engine, const std::vector<Prompt>& prompts, const MaybeCancelFlag& cancel) {

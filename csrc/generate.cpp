@@ -1,6 +1,7 @@
 #include "generate.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -27,6 +28,8 @@ void check(const GenerateOptions& options) {
     if (options.stages.empty()) throw ModelError("generate needs at least one stage");
     if (options.keep > 0 && options.stages.front().watch.empty())
         throw ModelError("to keep some prompts the first stage needs a text to watch");
+    if (options.distinct && options.temperature > 0.0F)
+        throw ModelError("equal prompts begin differently only with a temperature of 0");
     for (std::size_t i = 0; i < options.stages.size(); ++i) {
         const Stage& stage = options.stages[i];
         if (stage.min_tokens > stage.max_tokens)
@@ -134,6 +137,11 @@ std::vector<Generation> generate(const Model& model, Context& context, Prefill& 
             throw ModelError("a prompt that ends in a standalone segment cannot be continued");
     }
 
+    std::map<std::vector<Token>, std::size_t> equal;
+    std::vector<std::size_t> earlier;  // of each prompt, those before it that are equal to it
+    for (const std::vector<Token>& flat : tokens)
+        earlier.push_back(options.distinct ? equal[flat]++ : 0);
+
     const auto best = static_cast<std::size_t>(std::max(0, options.keep));
     PassLimits limits = limits_of(model, context, prefill, table);
     if (best > 0) limits.max_continued = best;
@@ -145,7 +153,7 @@ std::vector<Generation> generate(const Model& model, Context& context, Prefill& 
         for (std::size_t i = 0; i < pass.prompts.size(); ++i) {
             const std::size_t p = pass.prompts[i];
             slots.emplace_back(p, static_cast<SequenceId>(i), table.n_positions(tokens[p]),
-                               std::move(own[p]), model, options, on_text, results[p]);
+                               std::move(own[p]), earlier[p], model, options, on_text, results[p]);
         }
         if (!cancelled) {
             const TreeOrder order(pass.tree);

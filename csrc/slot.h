@@ -20,11 +20,13 @@ namespace specrag {
 
 class Slot {
 public:
-    // `position` is the one behind the prompt, `tokens` are the prompt's own.
+    // `position` is the one behind the prompt, `tokens` are the prompt's own. `earlier`: how many
+    // prompts before it are equal to it and begin otherwise.
     Slot(std::size_t prompt, SequenceId sequence, std::size_t position, std::vector<Token> tokens,
-         const Model& model, const GenerateOptions& options, const TextCallback& on_text,
-         Generation& result)
+         std::size_t earlier, const Model& model, const GenerateOptions& options,
+         const TextCallback& on_text, Generation& result)
         : prompt_(prompt),
+          earlier_(earlier),
           sequence_{sequence},
           position_(static_cast<std::int32_t>(position)),
           lookup_(std::move(tokens)),
@@ -157,8 +159,8 @@ private:
     }
 
     // The next token; while the stage is too short, the best one that does not end it, and at its
-    // beginning what `watch_from` says of watched texts. Its log-probability is that of the model's
-    // own distribution all the same.
+    // beginning what `watch_from` says of watched texts, or else, behind as many equal prompts, the
+    // next best. Its log-probability is that of the model's own distribution all the same.
     TokenLogprob choose(const float* logits) {
         const Completion& completion = result_.completions.back();
         const std::size_t n_tokens = completion.tokens.size();
@@ -170,12 +172,17 @@ private:
             return ends_too_early(token, n_tokens) ||
                    (begins && std::find(watched_.begin(), watched_.end(), token) != watched_.end());
         };
+        std::size_t better = stage_ == 0 && n_tokens == 0 ? earlier_ : 0;  // others begin so
         const TokenLogprob first = pick(logits);
-        if (!refused(first.token)) return first;
+        if (better == 0 && !refused(first.token)) return first;
         std::vector<float> allowed(logits, logits + model_.n_vocab());
         TokenLogprob next = first;
         // Few tokens are white space or an end; the bound is for vocabularies of nothing else.
-        for (int tries = 0; tries < 64 && refused(next.token); ++tries) {
+        for (int tries = 0; tries < 64;) {
+            if (refused(next.token))
+                ++tries;
+            else if (better-- == 0)
+                break;
             allowed[static_cast<std::size_t>(next.token)] = -std::numeric_limits<float>::infinity();
             next = pick(allowed.data());
         }
@@ -245,6 +252,7 @@ private:
     }
 
     std::size_t prompt_;
+    std::size_t earlier_;
     std::vector<SequenceId> sequence_;
     std::int32_t position_;  // of the next token to compute
     Lookup lookup_;          // of the tokens computed

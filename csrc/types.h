@@ -46,6 +46,9 @@ struct GenerateOptions {
     // least likely to begin with its first watched text. Of a call that needs several passes
     // through the context, each pass continues those that are among the best so far.
     std::int32_t keep = 0;
+    // Whether equal prompts of a call begin differently: the second with the token that is next
+    // likeliest to the first one's, and so on; greedy only.
+    bool distinct = false;
 };
 
 // outranked: not continued, since others were kept.

@@ -63,12 +63,16 @@ class Config:
     before drafting, so that the best of them are drafted; it costs about a tenth of a draft each,
     and the verifier's own baseline does without."""
     n_drafts: int = 5
-    """Drafts begun (the paper's m); fewer when there are fewer distinct subsets."""
+    """Subsets drafted (the paper's m); fewer when there are fewer distinct ones."""
     n_written: int | None = None
-    """Drafts that one call of the drafter writes to their end: when all its subsets have been read,
+    """Subsets whose drafts one call of the drafter writes to their end: when all have been read,
     those go on where it is least inclined to say that there is no evidence. ``None``: all."""
     passages_per_draft: int | None = None
     """Passages each draft reads (the paper's k). ``None``: 2, or fewer when fewer were found."""
+    drafts_per_subset: int = 1
+    """Drafts of each subset: the first begins as is likeliest, the second with the token that is
+    next likeliest, and so on, so with ``draft_form`` answer-first each has an answer of its own.
+    ``n_drafts`` and ``n_written`` count subsets all the same."""
     draft_order: DraftOrder = "retrieved"
     """Which passages the first drafts read when not all fit into ``n_drafts``. ``retrieved``: the
     best hits. ``named``: those whose titles the question names, then those linked to the first of
@@ -230,6 +234,7 @@ class Config:
             ("top", 1, 1000),
             ("n_drafts", 1, 200),
             ("n_written", 1, 200),
+            ("drafts_per_subset", 1, 10),
             ("max_rationale_tokens", 1, 1024),
             ("max_answer_tokens", 1, 1024),
             ("sentence_tokens", 1, 4096),

@@ -275,6 +275,7 @@ class NativeEngine:
                 seed=options.seed,
                 lookup=self.options.lookup,
                 keep=options.keep,
+                distinct=options.distinct,
                 on_text=on_text,
                 cancel=cast("_core.CancelFlag | None", cancel),
             )

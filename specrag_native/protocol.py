@@ -71,12 +71,16 @@ class GenerateOptions:
     stage is least likely to begin with its first watched text. The others end with the finish
     reason ``outranked`` and hold nothing but ``watched``. Where a call needs several passes through
     the context, each continues those that are among the best so far.
+
+    ``distinct``: equal prompts begin differently, the second with the token that is next likeliest
+    to the first one's, and so on; greedy only. What they share is computed once, as always.
     """
 
     stages: tuple[Stage, ...] = (Stage(),)
     temperature: float = 0.0
     seed: int = 0
     keep: int = 0
+    distinct: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from specrag_native.answering import calibration
 from specrag_native.answering.confidence import (
     FEATURES,
     READING_FEATURES,
+    borne_out,
     ceiling,
     confidence,
     draft_confidence,
@@ -25,7 +26,7 @@ from specrag_native.answering.confidence import (
 )
 from specrag_native.config import Config
 from specrag_native.errors import ConfigError
-from specrag_native.types import Draft, LogprobSpan, Scores, Subset, Verdict
+from specrag_native.types import Draft, LogprobSpan, Passage, Scores, Subset, Verdict
 from tests.fakes import passage
 
 
@@ -149,6 +150,22 @@ def test_drafts_agree_when_they_name_the_same(answers: tuple[str, str], expected
     assert known == pytest.approx(math.log((1 - p) / p))
     alike = draft_confidence(drafts[0], drafts, (0.0, 0.0, 0.0, 2.0))
     assert alike <= (1 / (1 + math.exp(-2.0)) if expected else 0.5)
+
+
+def test_drafts_of_one_subset_neither_bear_each_other_out_nor_rival() -> None:
+    span = LogprobSpan(-0.2, 2)
+
+    def draft(passage: str) -> Draft:
+        subset = Subset((Passage(id=passage, document="d.txt", title="", text="Bern."),))
+        return Draft("Bern", "", subset, span, span)
+
+    one, twin, other = draft("a"), draft("a"), draft("b")
+    assert not borne_out(one, [one, twin])
+    assert borne_out(one, [one, twin, other])
+    alternative = dataclasses.replace(twin, answer="Basel")
+    rival = dataclasses.replace(other, answer="Basel")
+    assert draft_features(one, [one, alternative])[-1] == 1.0
+    assert draft_features(one, [one, rival])[-1] == pytest.approx(1.0 - math.exp(-0.2))
 
 
 def test_settings_are_those_of_exactly_the_two_files(

@@ -28,6 +28,8 @@ from specrag_native.errors import ConfigError
         ("unknown_above", 0.0),
         ("unknown_above", 1.5),
         ("n_written", 0),
+        ("drafts_per_subset", 0),
+        ("drafts_per_subset", 11),
         ("reflection", 3),
         ("passages_per_draft", "two"),
         ("accept_above", "high"),

@@ -27,6 +27,7 @@ WEIGHTS = {
     "076579bd8f3e": "sixth sitting, four times as long",
 }
 """What weights are called, by the beginning of their file's sha256."""
+Row = dict[str, Any]
 _COMPARED = 20
 """Of each set, the first questions, which every drafter but the first has drafted."""
 
@@ -131,42 +132,55 @@ def evidence_table() -> str:
     return "\n".join(lines)
 
 
-def _drafted_alone() -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Return what drafters made of each passage alone, by their digest and the set."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+def _drafted_alone(drafts: int = 1, half: str = "tune") -> dict[tuple[str, str], list[Row]]:
+    """Return what drafters made of each passage alone, by their digest and the set.
+
+    ``drafts``: of each passage.
+    """
+    found: dict[tuple[str, str], list[Row]] = {}
     for row in read_rows(RESULTS / "evidence.jsonl"):
-        found.setdefault((row["sha256"], row["set"]), []).append(row)
+        if (row.get("drafts", 1), row["half"]) == (drafts, half):
+            found.setdefault((row["sha256"], row["set"]), []).append(row)
     return found
 
 
 def evidence_sets_table() -> str:
     """Return the Markdown of what the shipped drafter draws out of passages, set by set."""
-    sets = {name: rows for (digest, name), rows in _drafted_alone().items() if digest == SHIPPED}
     lines = [
         "| set | questions | some draft right, where a passage holds the answer [95%] "
-        "| drafts right, where theirs does |",
-        "|---|---|---|---|",
+        "| with a second draft of each passage | drafts right, where theirs does |",
+        "|---|---|---|---|---|",
     ]
-    one = [r for name, rows in sets.items() if name != "hotpotqa-dev" for r in rows]
-    every = [r for rows in sets.values() for r in rows]
-    for name, rows in {**sets, "the first three together": one, "**all**": every}.items():
-        some = [any(r["right"]) for r in rows if any(r["holds"])]
-        each = [
-            right
-            for r in rows
-            for right, holds in zip(r["right"], r["holds"], strict=True)
-            if holds
-        ]
-        found = bootstrap_mean([float(x) for x in some])
-        lines.append(
-            f"| {name} | {len(rows)} | {100 * found.mean:.0f}% of {found.n} "
-            f"[{100 * found.low:.0f}, {100 * found.high:.0f}] "
-            f"| {100 * sum(each) / len(each):.0f}% of {len(each)} |"
+
+    def shown(right: list[bool]) -> str:
+        found = bootstrap_mean([float(x) for x in right])
+        low, high = 100 * found.low, 100 * found.high
+        return f"{100 * found.mean:.0f}% of {found.n} [{low:.0f}, {high:.0f}]"
+
+    def line(name: str, rows: list[Row]) -> None:
+        held = [r for r in rows if any(r["holds"])]
+        each = [r["right"][i] for r in held for i, holds in enumerate(r["holds"]) if holds]
+        some = shown([any(r["right"]) for r in held])
+        twice = shown([any(r["right_each"]) for r in held])
+        share = f"{100 * sum(each) / len(each):.0f}% of {len(each)}"
+        lines.append(f"| {name} | {len(rows)} | {some} | {twice} | {share} |")
+
+    for half in ("tune", "report"):
+        drafted = _drafted_alone(2, half)
+        sets = {name: rows for (digest, name), rows in drafted.items() if digest == SHIPPED}
+        for name, rows in sets.items():
+            line(f"{name}, {half} half", rows)
+        line(
+            f"the first three together, {half} halves",
+            [r for name, rows in sets.items() if name != "hotpotqa-dev" for r in rows],
         )
+        line(f"**all, {half} halves**", [r for rows in sets.values() for r in rows])
     lines += [
         "",
         "As above, the shipped weights; hotpotqa's questions take two passages and a draft sees "
-        "one. `python benchmarks/bench_evidence.py SETS --limit 60`.",
+        "one. The second draft of a passage begins with the next likeliest token, so its answer is "
+        "another (`--set drafts_per_subset=2`). `python benchmarks/bench_evidence.py SETS --half "
+        "tune --limit 60 --drafts 2`, and with `--half report`.",
     ]
     return "\n".join(lines)
 

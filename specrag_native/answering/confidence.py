@@ -35,9 +35,9 @@ had been drafted by then."""
 DRAFT_FEATURES = ("one", "log_odds_known", "answer_logprob", "agreement", "unrivalled")
 """The same for a draft that the verifier did not judge: a constant; the log-odds that the drafter
 would not have said "unknown" here; the log-probability of its answer, all tokens together; whether
-another draft gives the same answer, if that names something: two that say "no" agree by chance; 1
-less the probability of the likeliest draft with another answer. Fewer weights are those of the
-first ones."""
+a draft of another subset gives the same answer, if that names something: two that say "no" agree
+by chance; 1 less the probability of the likeliest draft of another subset with another answer.
+Fewer weights are those of the first ones."""
 
 Weights = tuple[float, ...]
 _LIMIT = 6.0
@@ -117,9 +117,8 @@ def _probability(weights: Weights, found: Weights) -> float:
 
 def draft_features(draft: Draft, drafts: Sequence[Draft]) -> Weights:
     """Return the features of a draft that the verifier did not judge, among all drafts."""
-    others = [
-        d for d in drafts if not d.unknown and answer_key(d.answer) != answer_key(draft.answer)
-    ]
+    key = answer_key(draft.answer)
+    others = [d for d in _of_others(draft, drafts) if answer_key(d.answer) != key]
     return (
         1.0,
         -_log_odds(math.exp(_unknown_logprob(draft))),
@@ -130,13 +129,20 @@ def draft_features(draft: Draft, drafts: Sequence[Draft]) -> Weights:
 
 
 def borne_out(draft: Draft, drafts: Sequence[Draft]) -> bool:
-    """Return whether another draft gives the same answer, and one that names something."""
-    same = (
-        answer_key(d.answer) == answer_key(draft.answer)
-        for d in drafts
-        if not d.unknown and d is not draft
-    )
+    """Return whether a draft of another subset gives the same answer, and that names something."""
+    key = answer_key(draft.answer)
+    same = (answer_key(d.answer) == key for d in _of_others(draft, drafts))
     return not is_judgement(draft.answer) and any(same)
+
+
+def _of_others(draft: Draft, drafts: Sequence[Draft]) -> list[Draft]:
+    """Return the drafts of other subsets that have an answer.
+
+    Subsets that are not known, as of stored drafts, are taken for different ones.
+    """
+    own = draft.subset.ids
+    known = (d for d in drafts if not d.unknown and d is not draft)
+    return [d for d in known if not own or d.subset.ids != own]
 
 
 def _answer_logprob(draft: Draft) -> float:

@@ -16,12 +16,13 @@ from specrag_native.types import Draft, LogprobSpan, Question, Subset, Usage
 
 
 class Drafter:
-    """Writes one draft per subset: a rationale and an answer, in the order of ``draft_form``."""
+    """Writes drafts of subsets: a rationale and an answer, in the order of ``draft_form``."""
 
     def __init__(self, engine: Engine, config: Config) -> None:
         self._engine = engine
         self._standalone = config.layout == "standalone"
         self._form = config.draft_form
+        self._each = config.drafts_per_subset
         self._options = GenerateOptions(
             stages=prompts.drafter_stages(
                 max_rationale_tokens=config.max_rationale_tokens,
@@ -29,7 +30,8 @@ class Drafter:
                 unknown_above=config.unknown_above,
                 form=config.draft_form,
             ),
-            keep=config.n_written or 0,
+            keep=(config.n_written or 0) * config.drafts_per_subset,
+            distinct=config.drafts_per_subset > 1,
         )
 
     def draft(
@@ -40,32 +42,30 @@ class Drafter:
         on_text: OnText | None = None,
         cancel: CancelFlag | None = None,
     ) -> tuple[list[Draft], Usage]:
-        """Write one draft per subset, and return those that were finished, or outranked.
+        """Write the drafts of each subset, and return those that were finished, or outranked.
 
         Args:
             question: what is asked.
-            subsets: what each draft may read.
-            on_text: called with (subset index, 0 for the first part or 1 for the second, new text).
+            subsets: what each draft may read; with several drafts per subset these stand together.
+            on_text: called with (draft index, 0 for the first part or 1 for the second, new text).
             cancel: stops the call; drafts that are not finished then are left out.
         """
+        asked = [
+            prompts.drafter_prompt(
+                self._engine, question, passages, standalone=self._standalone, form=self._form
+            )
+            for passages in order_for_sharing([s.passages for s in subsets])
+        ]
         batch = self._engine.generate(
-            [
-                prompts.drafter_prompt(
-                    self._engine,
-                    question,
-                    passages,
-                    standalone=self._standalone,
-                    form=self._form,
-                )
-                for passages in order_for_sharing([s.passages for s in subsets])
-            ],
+            [prompt for prompt in asked for _ in range(self._each)],
             self._options,
             on_text=on_text,
             cancel=cancel,
         )
+        drafted = [subset for subset in subsets for _ in range(self._each)]
         drafts = [
             read_draft(question, subset, generation, form=self._form)
-            for subset, generation in zip(subsets, batch, strict=True)
+            for subset, generation in zip(drafted, batch, strict=True)
             if generation.finish_reason != "cancelled"
         ]
         return drafts, batch.usage

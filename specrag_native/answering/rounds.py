@@ -172,7 +172,8 @@ class Rounds:
         """Draft as many subsets as fit, and keep every draft that is finished."""
         run, config, engine = self._run, self._config, self._models.drafter
         tokens = max(_tokens(s) for s in subsets)
-        left, finished = list(subsets), 0
+        each = config.drafts_per_subset
+        left, wanted, finished = list(subsets), len(subsets) * each, 0
         with run.stage("draft"):
             # Under a budget, what fits is known once the drafter has run: one draft, then others.
             for _ in range(2):
@@ -181,20 +182,20 @@ class Rounds:
                 n = run.budget.drafts(
                     len(left),
                     tokens=tokens,
-                    decoded=config.max_rationale_tokens,
+                    decoded=config.max_rationale_tokens * each,
                     n_written=config.n_written,
                 )
                 now, left = left[:n], left[n:]
                 drafts, usage = Drafter(engine, config).draft(
                     run.question, now, on_text=self._show, cancel=run.flag
                 )
-                self._begun += len(now)
+                self._begun += len(now) * each
                 self._drafts += drafts
                 finished += len(drafts)
                 run.add("drafter", usage)
         run.check()
-        if finished < len(subsets):
-            run.budget.leave_out(f"{len(subsets) - finished} of {len(subsets)} {what}")
+        if finished < wanted:
+            run.budget.leave_out(f"{wanted - finished} of {wanted} {what}")
 
     def _show(self, draft: int, stage: int, text: str) -> None:
         part = DraftText(self._begun + draft, DRAFT_PARTS[self._config.draft_form][stage], text)

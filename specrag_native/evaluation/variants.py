@@ -68,6 +68,7 @@ _READS: Mapping[str, tuple[str, ...]] = {
         "rerank",
         "n_drafts",
         "n_written",
+        "drafts_per_subset",
         "passages_per_draft",
         "draft_order",
         "seed",
@@ -98,6 +99,7 @@ _OF_REPAIR = (
 _LATER: Mapping[str, object] = {
     **dict.fromkeys(REPAIR_THRESHOLDS),
     "min_rationales": 1,
+    "drafts_per_subset": 1,
     "draft_weights": (),
     "draft_form": "rationale-first",
 }
