@@ -199,6 +199,30 @@ def test_seconds_of_two_machines_are_never_set_beside_each_other(tmp_path: Path)
     assert groups[0].baseline and groups[0].baseline.summary.n == 12, "right or wrong does count"
 
 
+def test_the_machine_that_counts_is_the_one_where_most_methods_answered(tmp_path: Path) -> None:
+    newer = {"cpu": "a faster processor", "threads": 2}
+    dataset = read_dataset(write_set(tmp_path / "towns-dev.jsonl", rows()))
+    out = tmp_path / "results"
+
+    def answer(machine: dict[str, Any], asked: slice, methods: list[str], s: float) -> None:
+        few = dataclasses.replace(dataset, examples=dataset.examples[asked])
+        provenance = dataclasses.replace(PROVENANCE, machine=machine)
+        run = Evaluation(session(), provenance, out, make=lambda *_: Taking(s))
+        assert list(run.run([few], expand(methods, Config())))
+
+    def costs() -> dict[str, tuple[str, ...]]:
+        rows_ = cost_table(group(read_folder(out))).rows
+        return {row[1]: row[2:4] for row in rows_}
+
+    answer(PROVENANCE.machine, slice(0, 9), ["standard"], 9.0)
+    answer(newer, slice(9, 12), ["standard"], 1.0)
+    assert costs()["standard"] == ("9", "9.0"), "where it answered most"
+    answer(newer, slice(0, 12), ["speculative"], 0.5)
+    both = costs()
+    assert both["standard"] == ("3", "1.0"), "where it can be set beside the other"
+    assert both["speculative"] == ("12", "0.5")
+
+
 def test_the_same_results_give_the_same_document(results: Path) -> None:
     first = results_document(results, results / "towns.md")
     assert first == results_document(results, results / "towns.md")

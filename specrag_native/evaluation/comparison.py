@@ -141,14 +141,16 @@ def group(results: Sequence[ResultSet]) -> list[Group]:
 
 
 def _placed(entries: Sequence[Entry]) -> list[Entry]:
-    """Let only the seconds of one machine count: where the baseline answered most questions.
+    """Let only the seconds of one machine count: where most methods answered, with the baseline.
 
-    Of two that answered as many it is the one that came later.
+    Of several it is the one where the baseline answered most questions, and then the one that came
+    later.
     """
     measured = [e for e in entries if not e.derived]
     counted = [e for e in measured if e.name == BASELINE] or measured
     places = Counter(r.machine for e in counted for r in e.records.values())
-    place = max(reversed(places), key=lambda p: places[p])
+    methods = Counter(p for e in measured for p in {r.machine for r in e.records.values()})
+    place = max(reversed(places), key=lambda p: (methods[p], places[p]))
     return [dataclasses.replace(e, place=place) for e in entries]
 
 
