@@ -155,8 +155,9 @@ class Config:
 
     silent_above: float | None = None
     """With ``questions_above``: probability of "unknown" from which on, when every draft has it,
-    the documents do not say, and nothing is read; with ``rerank``, unless the cross-encoder finds
-    it more likely that a passage answers. ``None``: the verifier has the last word."""
+    the documents do not say, and nothing is read; with ``rerank``, only where the cross-encoder
+    finds it unlikely (under 0.1) that a passage answers. ``None``: the verifier has the last
+    word."""
 
     draft_weights: tuple[float, ...] = ()
     """Weights of :data:`specrag_native.answering.confidence.DRAFT_FEATURES`, fitted for a drafter:

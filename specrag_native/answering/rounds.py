@@ -25,8 +25,9 @@ from specrag_native.types import Draft, Subset, Verdict
 RELEVANT = 0.5
 """Probability that the best passage answers, by a cross-encoder that ranked the passages. Under it
 a draft about a claim is not taken as it stands, as of what passages do not speak of drafts say
-"false"; from it on drafts are not believed that there is no answer. Drafts that answer a question
-need no more than ``irrelevant_below``."""
+"false". Drafts that answer a question need no more than ``irrelevant_below``."""
+UNLIKELY = 0.1
+"""The same, from which on drafts are not believed that there is no answer."""
 
 
 def drafts_decide(run: Run, config: Config) -> float | None:
@@ -91,13 +92,13 @@ class Rounds:
     def silent(self) -> bool:
         """Whether every draft is so sure that nothing is there that reading would be in vain.
 
-        The cross-encoder must not find a passage likely to answer: drafts read each alone, and the
-        answer may take two.
+        The cross-encoder must find it unlikely that a passage answers: drafts overlook answers, and
+        read each passage alone where the answer may take two.
         """
         above = self._config.silent_above
         if above is None or drafts_decide(self._run, self._config) is None or not self._asks:
             return False
-        if self._config.rerank and self._run.relevance >= RELEVANT:
+        if self._config.rerank and self._run.relevance >= UNLIKELY:
             return False
         least = math.log(max(above, 1e-9))
         nothing = [d.unknown_logprob for d in self._drafts]
