@@ -147,3 +147,15 @@ def test_all_of_them_are_shown_and_verified() -> None:
     assert len({d.subset.ids for d in drafts}) == 2
     assert len(verifier.scored) == 6  # two prompts for each text, and two drafts say the same
     assert not answer.skipped
+
+
+def test_that_a_subset_holds_nothing_is_said_once() -> None:
+    def write(prompt: str) -> tuple[str, str]:
+        return ("none", "unknown") if "Fact number 0" in prompt else ("Fact number 1.", "Bern")
+
+    models = FakeModels(FakeEngine(write), FakeEngine())
+    config = Config(n_drafts=2, passages_per_draft=1, drafts_per_subset=3, repair="off")
+    answer = Pipeline(models, config=config).answer("Which town is it?", hits=hits(2))
+    told = [v.draft.unknown for v in answer.verdicts]
+    assert sorted(told) == [False, False, False, True]
+    assert not answer.left_out

@@ -191,7 +191,7 @@ class Rounds:
                     run.question, now, on_text=self._show, cancel=run.flag
                 )
                 self._begun += len(now) * each
-                self._drafts += drafts
+                self._drafts += _said_once(drafts)
                 finished += len(drafts)
                 run.add("drafter", usage)
         run.check()
@@ -280,3 +280,15 @@ class Rounds:
 
 def _tokens(subset: Subset) -> float:
     return tokens_in(*(p.text for p in subset.passages))
+
+
+def _said_once(drafts: Sequence[Draft]) -> list[Draft]:
+    """Return drafts without those that say once more that a subset holds no answer."""
+    silent: set[tuple[str, ...]] = set()
+    out = []
+    for draft in drafts:
+        if not (draft.unknown and draft.subset.ids in silent):
+            out.append(draft)
+        if draft.unknown:
+            silent.add(draft.subset.ids)
+    return out
