@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: the default models, if they are on this machine."""
+"""Fixtures shared by all tests: the default models, if they are on this machine, and a tiny one."""
 
 from __future__ import annotations
 
@@ -57,3 +57,11 @@ def embedder(embedder_path: Path) -> Iterator[NativeEngine]:
     from specrag_native.engine_options import EngineOptions
 
     yield NativeEngine(embedder_path, EngineOptions(n_ctx=512, n_batch=512, n_seq_max=8))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The GGUF of a tiny random model that generates."""
+    from tests.tiny_model import write_tiny
+
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")

@@ -9,33 +9,19 @@ import pytest
 from specrag_native.answering.drafter import Drafter
 from specrag_native.answering.pipeline import Pipeline
 from specrag_native.config import Config
-from specrag_native.engine import NativeEngine
-from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ModelFileError
 from specrag_native.events import DraftText
 from specrag_native.protocol import GenerateOptions, Generation, Prompt, Segment, Stage
-from specrag_native.types import Passage, Question, Subset
-from tests.fakes import FakeEngine, FakeModels, hits
-from tests.tiny_model import write_tiny
+from specrag_native.types import Question, Subset
+from tests.fakes import FakeEngine, FakeModels, hits, passage
+from tests.tiny_model import tiny_engine as engine
 
 RIVER: Prompt = (Segment("The mill stands "), Segment("by the river"))
 HILL: Prompt = (Segment("The mill stands "), Segment("on a hill"))
-N = 6
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
-
-
-def engine(path: Path, **changes: int) -> NativeEngine:
-    return NativeEngine(
-        path, EngineOptions(**{"n_ctx": 1024, "n_batch": 64, "threads": 1, **changes})
-    )
-
-
-def options(*, keep: int = 0, n: int = N, watch: str = "q") -> GenerateOptions:
-    stage = Stage(max_tokens=n, then=(Segment(" so: "),), watch=(watch,))
+def options(*, keep: int = 0) -> GenerateOptions:
+    stage = Stage(max_tokens=6, then=(Segment(" so: "),), watch=("q",))
     return GenerateOptions((stage, Stage(max_tokens=3)), keep=keep, distinct=True)
 
 
@@ -99,15 +85,12 @@ def test_only_a_greedy_choice_has_a_next_best(tiny: Path) -> None:
         engine(tiny).generate([RIVER], GenerateOptions(temperature=0.5, distinct=True))
 
 
-SUBSETS = [
-    Subset((Passage(id=f"p{i}", document="d.txt", title=f"Part {i}", text=f"The mill is {word}."),))
-    for i, word in enumerate(("old", "new", "gone"))
-]
+SUBSETS = [Subset((passage(i),)) for i in range(3)]
 
 
 @pytest.mark.parametrize("layout", ["exact", "standalone"])
 def test_each_subset_has_several_drafts(tiny: Path, layout: str) -> None:
-    asked = Question("What is the mill?")
+    asked = Question("What is here?")
     base = Config.from_mapping({"draft_form": "answer-first", "layout": layout})
     once, usage = Drafter(engine(tiny), base).draft(asked, SUBSETS)
     both = base.replace(drafts_per_subset=2)

@@ -9,29 +9,16 @@ import pytest
 
 from specrag_native.answering.drafter import Drafter
 from specrag_native.config import Config
-from specrag_native.engine import NativeEngine
-from specrag_native.engine_options import EngineOptions
 from specrag_native.errors import ConfigError, ModelFileError
 from specrag_native.native import new_cancel_flag
 from specrag_native.protocol import GenerateOptions, Generation, Prompt, Segment, Stage
 from specrag_native.types import Passage, Question, Subset
-from tests.tiny_model import write_tiny
+from tests.tiny_model import tiny_engine as engine
 
 PROMPTS: list[Prompt] = [
     (Segment("The mill stands "), Segment(text))
     for text in ("by the river", "on a hill", "in the old town", "near the bank", "behind it")
 ]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
-
-
-def engine(path: Path, **changes: int) -> NativeEngine:
-    return NativeEngine(
-        path, EngineOptions(**{"n_ctx": 1024, "n_batch": 64, "threads": 1, **changes})
-    )
 
 
 def options(keep: int, n: int = 6) -> GenerateOptions:

@@ -21,17 +21,11 @@ from specrag_native.passage_cache import (
 from specrag_native.prompts import drafter_prompt, standard_prompt
 from specrag_native.protocol import GenerateOptions, Segment, Stage
 from specrag_native.types import Passage, Question
-from tests.tiny_model import write_tiny
 
 PASSAGES = [
     Passage(str(i), f"{i}.txt", f"Title {i}", f"The text of passage {i}. " * (1 + i % 3), end=1)
     for i in range(30)
 ]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
 
 
 def engine(path: Path, kept: CacheFolder) -> NativeEngine:

@@ -28,11 +28,6 @@ PASSAGES = tuple(
 MB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
-
-
 def engine(path: Path, **changes: object) -> NativeEngine:
     options = {"n_ctx": 2048, "n_batch": 64, "n_seq_max": 16, "threads": 1, **changes}
     return NativeEngine(path, EngineOptions(**options))  # type: ignore[arg-type]

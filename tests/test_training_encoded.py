@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_training_fit import make, options
-from tiny_model import write_tiny
 
 from specrag_native.cli.main import main
 from specrag_native.errors import ConfigError
@@ -27,11 +26,6 @@ from specrag_native.training import base as bases
 from specrag_native.training.fit import Fit, read_losses
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
 
 
 def encoded(tiny: Path, n: int = 12, max_tokens: int = 1024) -> EncodedExamples:

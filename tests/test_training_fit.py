@@ -69,11 +69,6 @@ def make(n: int = 12) -> list[DraftExample]:
     return out
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
-
-
 def group_logits(model: Any, group: Any, *, layout: Any) -> Any:
     return row_logits(model, [row_of(group, layout)])
 

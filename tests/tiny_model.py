@@ -7,6 +7,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from specrag_native.engine import NativeEngine
+from specrag_native.engine_options import EngineOptions
+
 N_EMBD, N_HEAD, N_HEAD_KV, N_FF, N_LAYER = 64, 4, 2, 128, 2
 TEMPLATE = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content']"
@@ -76,3 +79,9 @@ def write_tiny(path: Path, *, architecture: str = "llama", seed: int = 0) -> Pat
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def tiny_engine(path: Path, **changes: int) -> NativeEngine:
+    """An engine of such a model, small and with one thread."""
+    options = {"n_ctx": 1024, "n_batch": 64, "threads": 1, **changes}
+    return NativeEngine(path, EngineOptions(**options))

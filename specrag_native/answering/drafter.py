@@ -50,19 +50,22 @@ class Drafter:
             on_text: called with (draft index, 0 for the first part or 1 for the second, new text).
             cancel: stops the call; drafts that are not finished then are left out.
         """
-        asked = [
-            prompts.drafter_prompt(
-                self._engine, question, passages, standalone=self._standalone, form=self._form
-            )
-            for passages in order_for_sharing([s.passages for s in subsets])
-        ]
+        drafted = [subset for subset in subsets for _ in range(self._each)]
         batch = self._engine.generate(
-            [prompt for prompt in asked for _ in range(self._each)],
+            [
+                prompts.drafter_prompt(
+                    self._engine,
+                    question,
+                    passages,
+                    standalone=self._standalone,
+                    form=self._form,
+                )
+                for passages in order_for_sharing([s.passages for s in drafted])
+            ],
             self._options,
             on_text=on_text,
             cancel=cancel,
         )
-        drafted = [subset for subset in subsets for _ in range(self._each)]
         drafts = [
             read_draft(question, subset, generation, form=self._form)
             for subset, generation in zip(drafted, batch, strict=True)
